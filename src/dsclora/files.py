@@ -1,0 +1,54 @@
+"""Writing files whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsclora.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary file in the target's folder, and rename it to the target if the block succeeds.
+
+    Args:
+        path: target; its folder is made if needed.
+        overwrite: whether an existing file may be replaced.
+
+    Yields:
+        the temporary file, empty. It is removed if the block fails.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is false, or the folder or disk refuses it.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _refused(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
