@@ -1,0 +1,147 @@
+"""What runs a network: one protocol, one file per runtime, and the choice between them."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dsclora.errors import EngineError, MissingExtraError
+from dsclora.weights import Model
+
+Precision = Literal["fp32", "bf16"]
+Batch = npt.NDArray[Any]
+
+
+class Engine(Protocol):
+    """A network ready to run.
+
+    Attributes:
+        name: of the runtime, and where it runs.
+        scale: factor it enlarges by.
+        halo: receptive radius in LR pixels.
+    """
+
+    name: str
+    scale: int
+    halo: int
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Enlarge, with zero padding at the borders as the network was trained.
+
+        Args:
+            batch: (N, 3, h, w), RGB: uint8 in 0..255, or float32 in 0..1.
+
+        Returns:
+            (N, 3, h * scale, w * scale), contiguous, of the same dtype and range, clipped to it; uint8 is rounded.
+
+        Raises:
+            ValueError: another dtype or shape.
+            OutOfMemoryError: a smaller batch or tile may fit.
+            EngineError: the runtime failed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime that dsclora can use.
+
+    Attributes:
+        name: what `--engine` calls it.
+        package: what has to be importable.
+        extra: the extra of dsclora that brings it; "" for the main package.
+        devices: where it can run.
+    """
+
+    name: str
+    package: str
+    extra: str
+    devices: tuple[str, ...]
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package can be found (without importing it)."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+RUNTIMES = (
+    Runtime("openvino", "openvino", "", ("cpu",)),
+    Runtime("onnxruntime", "onnxruntime", "ort", ("cpu",)),
+    Runtime("torch", "torch", "train", ("cpu", "cuda", "mps")),
+)
+"""In order of preference."""
+
+
+def choose(name: str = "auto", device: str = "cpu") -> Runtime:
+    """The runtime of that name, or the preferred one that is installed and runs on the device.
+
+    Raises:
+        EngineError: unknown name or device, or one that does not fit the other.
+        MissingExtraError: not installed.
+    """
+    if device not in {d for r in RUNTIMES for d in r.devices}:
+        raise EngineError(f"unknown device {device!r}: choose cpu, cuda or mps")
+    if name != "auto" and name not in {r.name for r in RUNTIMES}:
+        raise EngineError(f"unknown engine {name!r}: choose auto, {', '.join(r.name for r in RUNTIMES)}")
+    fitting = [r for r in RUNTIMES if device in r.devices and name in ("auto", r.name)]
+    if not fitting:
+        raise EngineError(f"engine {name} does not run on {device}; use --engine torch")
+    for runtime in fitting:
+        if runtime.installed:
+            return runtime
+    wanted = fitting[0]
+    raise MissingExtraError(wanted.package, wanted.extra, f"engine {wanted.name}")
+
+
+def open_engine(
+    model: Model,
+    name: str = "auto",
+    precision: Precision = "fp32",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Engine:
+    """Make a network ready to run.
+
+    Args:
+        model: its weights.
+        name: "auto" or a runtime's.
+        precision: of the arithmetic. "bf16" is faster where the processor has it and costs about 0.01 dB.
+        device: "cpu", "cuda" or "mps".
+        threads: of a CPU runtime; its own choice by default.
+
+    Raises:
+        EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.
+    """
+    runtime = choose(name, device)
+    if runtime.name == "openvino":
+        from dsclora.engines.openvino import OpenVino
+
+        return OpenVino(model, precision, threads)
+    if runtime.name == "onnxruntime":
+        from dsclora.engines.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(model, precision, threads)
+    from dsclora.engines.torch import Torch
+
+    return Torch(model, precision, device, threads)
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuse what no engine takes.
+
+    Raises:
+        ValueError: not (N, 3, h, w) uint8 or float32, or empty.
+    """
+    if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape:
+        raise ValueError(f"expected a batch (N, 3, h, w), got {batch.shape}")
+    if batch.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
+        raise ValueError(f"expected uint8 or float32, got {batch.dtype}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of a runtime says that memory ran out (they have no common type for it)."""
+    text = f"{type(error).__name__} {error}".lower()
+    words = ("out of memory", "outofmemory", "memoryerror", "bad_alloc", "failed to allocate", "can't allocate")
+    return isinstance(error, MemoryError) or any(word in text for word in words)

@@ -1,0 +1,44 @@
+"""ONNX Runtime on a CPU."""
+
+from typing import Any
+
+import numpy as np
+
+from dsclora import graph
+from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
+from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.weights import HALO, Model
+
+
+class OnnxRuntime:
+    """`Engine` on ONNX Runtime; fp32 only."""
+
+    def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
+        import onnxruntime
+
+        if precision != "fp32":
+            raise EngineError(f"ONNX Runtime has no {precision} on a CPU; use --engine openvino")
+        self.scale, self.halo = model.scale, HALO
+        self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, {precision}"
+        self._model, self._runtime = model, onnxruntime
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 4  # failures are raised; do not print them too
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+        self._sessions: dict[np.dtype[Any], Any] = {}
+
+    def __call__(self, batch: Batch) -> Batch:
+        """See `Engine`."""
+        check_batch(batch)
+        try:
+            if batch.dtype not in self._sessions:
+                proto = graph.build(self._model, batch.dtype).SerializeToString()
+                self._sessions[batch.dtype] = self._runtime.InferenceSession(
+                    proto, self._options, providers=["CPUExecutionProvider"]
+                )
+            inputs = {graph.INPUT: np.ascontiguousarray(batch)}
+            output: Batch = self._sessions[batch.dtype].run(None, inputs)[0]
+            return output
+        except Exception as error:
+            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
+            raise kind(f"ONNX Runtime failed on {batch.shape}: {str(error).splitlines()[-1]}") from error

@@ -1,0 +1,64 @@
+"""OpenVINO on a CPU: the default engine."""
+
+import os
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from dsclora import graph
+from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
+from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.weights import HALO, Model
+
+_KEPT = 4  # compiled shapes; each holds its activations
+
+
+class OpenVino:
+    """`Engine` on OpenVINO.
+
+    One network is compiled per shape and kept: a dynamic shape costs 1.15x (fp32) to 1.4x (bf16), compiling 0.2 s.
+    """
+
+    def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
+        os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+        import openvino
+
+        self.scale, self.halo = model.scale, HALO
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {precision}"
+        self._core = openvino.Core()
+        self._config: dict[str, Any] = {
+            # stated, because the default on processors with bf16 units is bf16
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        self._model = model
+        self._graphs: dict[np.dtype[Any], bytes] = {}
+        self._compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def __call__(self, batch: Batch) -> Batch:
+        """See `Engine`."""
+        check_batch(batch)
+        try:
+            request = self._request(batch)
+            request.infer([np.ascontiguousarray(batch)], share_inputs=True)
+            return np.array(request.get_output_tensor().data)
+        except (RuntimeError, MemoryError) as error:
+            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
+            raise kind(f"OpenVINO failed on {batch.shape}: {str(error).splitlines()[-1]}") from error
+
+    def _request(self, batch: Batch) -> Any:
+        key = (batch.dtype, batch.shape)
+        if key not in self._compiled:
+            while len(self._compiled) >= _KEPT:
+                self._compiled.popitem(last=False)
+            if batch.dtype not in self._graphs:
+                self._graphs[batch.dtype] = graph.build(self._model, batch.dtype).SerializeToString()
+            network = self._core.read_model(self._graphs[batch.dtype])
+            network.reshape(list(batch.shape))
+            compiled = self._core.compile_model(network, "CPU", self._config)
+            self._compiled[key] = compiled.create_infer_request()
+        self._compiled.move_to_end(key)
+        return self._compiled[key]

@@ -1,0 +1,46 @@
+"""PyTorch on a CPU, an NVIDIA GPU or Apple's."""
+
+import numpy as np
+import torch
+
+from dsclora import span
+from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
+from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.weights import HALO, Model
+
+
+class Torch:
+    """`Engine` on PyTorch."""
+
+    def __init__(
+        self, model: Model, precision: Precision = "fp32", device: str = "cpu", threads: int | None = None
+    ) -> None:
+        if (device == "cuda" and not torch.cuda.is_available()) or (
+            device == "mps" and not torch.backends.mps.is_available()
+        ):
+            raise EngineError(f"PyTorch {torch.__version__} sees no {device} device here; use --device cpu")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.scale, self.halo = model.scale, HALO
+        self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
+        self._device, self._precision = device, precision
+        self._net = span.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """See `Engine`."""
+        check_batch(batch)
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bf16"),
+            ):
+                x = torch.from_numpy(np.array(batch)).to(self._device)
+                if batch.dtype == np.uint8:
+                    y = self._net(x.float().div(255)).float().mul(255).round().clamp(0, 255).byte()
+                else:
+                    y = self._net(x).float().clamp(0, 1)
+            output: Batch = y.contiguous().cpu().numpy()
+            return output
+        except (RuntimeError, MemoryError) as error:
+            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
+            raise kind(f"PyTorch failed on {batch.shape}: {str(error).splitlines()[0]}") from error

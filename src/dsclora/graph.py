@@ -1,0 +1,102 @@
+"""Weights become the ONNX graph: the one definition of inference, which every runtime runs and every export ships."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dsclora.weights import BLOCKS, Model
+
+OPSET = 17
+INPUT, OUTPUT = "input", "output"
+
+
+def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
+    """The network as ONNX, normalisation, clipping and conversion included.
+
+    Args:
+        model: plain weights.
+        dtype: of input and output. float32: RGB in 0..1. uint8: RGB in 0..255, converted and rounded (half to even)
+            inside, so that runtimes move bytes.
+
+    Returns:
+        `input` (batch, 3, height, width) to `output` (batch, 3, height * scale, width * scale), all axes but the
+        second dynamic.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
+        raise ValueError(f"dtype must be uint8 or float32, got {dtype}")
+    bytes_in = dtype == np.uint8
+    peak = 255.0 if bytes_in else 1.0
+    graph = _Graph()
+
+    x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if bytes_in else INPUT
+    # (x / peak - mean) * range
+    x = graph.node("Sub", [x, graph.constant(np.array(model.mean).reshape(1, 3, 1, 1) * peak)])
+    if model.range != peak:
+        x = graph.node("Mul", [x, graph.constant(np.array(model.range / peak))])
+
+    first = graph.conv(x, model, "conv_1.eval_conv")
+    x, depths = first, []
+    for block in range(1, BLOCKS + 1):
+        inner = graph.silu(graph.conv(x, model, f"block_{block}.c1_r.eval_conv"))
+        o3 = graph.silu(graph.conv(inner, model, f"block_{block}.c2_r.eval_conv"))
+        o3 = graph.conv(o3, model, f"block_{block}.c3_r.eval_conv")
+        gate = graph.node("Sub", [graph.node("Sigmoid", [o3]), graph.constant(np.array(0.5))])
+        x = graph.node("Mul", [graph.node("Add", [o3, x]), gate])
+        depths.append(x)
+    deep = graph.conv(x, model, "conv_2.eval_conv")
+    x = graph.node("Concat", [first, deep, depths[0], inner], axis=1)
+    x = graph.conv(graph.conv(x, model, "conv_cat"), model, "upsampler.0")
+    x = graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
+    if bytes_in:
+        x = graph.node("Round", [graph.node("Mul", [x, graph.constant(np.array(peak))])])
+    x = graph.node("Clip", [x, graph.constant(np.array(0.0)), graph.constant(np.array(peak))])
+    if bytes_in:
+        x = graph.node("Cast", [x], to=TensorProto.UINT8)
+    graph.nodes[-1].output[0] = OUTPUT
+
+    element = TensorProto.UINT8 if bytes_in else TensorProto.FLOAT
+    proto = helper.make_graph(
+        graph.nodes,
+        f"span_x{model.scale}_ch{model.channels}",
+        [helper.make_tensor_value_info(INPUT, element, ["batch", 3, "height", "width"])],
+        [helper.make_tensor_value_info(OUTPUT, element, ["batch", 3, "height_out", "width_out"])],
+        graph.initializers,
+    )
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(proto, opset_imports=[opset], ir_version=8, producer_name="dsclora")
+
+
+class _Graph:
+    """Nodes and constants as they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        output = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: npt.NDArray[Any], name: str = "") -> str:
+        name = name or f"constant_{len(self.initializers)}"
+        self.initializers.append(
+            numpy_helper.from_array(np.ascontiguousarray(value, np.float32).reshape(value.shape), name)
+        )
+        return name
+
+    def conv(self, x: str, model: Model, prefix: str) -> str:
+        weight = model.tensors[f"{prefix}.weight"]
+        names = [self.constant(model.tensors[f"{prefix}.{kind}"], f"{prefix}.{kind}") for kind in ("weight", "bias")]
+        side = weight.shape[2]
+        return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4)
+
+    def silu(self, x: str) -> str:
+        return self.node("Mul", [x, self.node("Sigmoid", [x])])

@@ -1,0 +1,406 @@
+"""Pictures in and out, by libvips: formats, bit depth, colour, alpha, orientation, metadata.
+
+Both directions stream: a picture is decoded a few rows at a time (`Picture.rows`), and written from strips of rows as
+they are made (`write`), so memory does not grow with its height. Arrays are (height, width, bands), top row first.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+
+from dsclora import files
+from dsclora.errors import ImageError, OutputError
+
+Pixels = npt.NDArray[Any]
+"""uint8 or uint16, (height, width, bands)."""
+
+MAX_PIXELS = 1_000_000_000
+"""Larger inputs are refused unless asked for: a small file can claim any size (a decompression bomb)."""
+
+READABLE = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".gif"]
+)
+"""Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
+
+_LOADERS = ("jpegload", "pngload", "webpload", "heifload", "tiffload", "gifload")
+_BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
+
+
+@dataclass(frozen=True)
+class Saver:
+    """What an output format takes.
+
+    Attributes:
+        options: of libvips' saver; `{quality}` is filled in.
+        quality: by default, 1..100; None where the format is lossless.
+        bits: per sample at the most.
+        alpha: whether it holds transparency.
+        longest: side in pixels.
+    """
+
+    options: str
+    quality: int | None
+    bits: int
+    alpha: bool
+    longest: int
+
+
+_JPEG = Saver("Q={quality},optimize_coding", 95, 8, False, 65_535)
+_TIFF = Saver("compression=deflate,predictor=horizontal,bigtiff={big}", None, 16, True, 2**31 - 1)
+SAVERS = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": Saver("compression=6,filter=sub", None, 16, True, 2**31 - 1),
+    ".webp": Saver("Q={quality},smart_subsample", 95, 8, True, 16_383),
+    ".avif": Saver("Q={quality},effort=3", 85, 8, True, 16_384),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+}
+"""Formats that can be written, by suffix."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture opened but not yet decoded: upright, one or three colours, 8 or 16 bits, alpha or none.
+
+    Attributes:
+        path: its file.
+        image: uchar or ushort; the alpha band, if any, last.
+        alpha: whether it has one.
+        notices: what was left aside or converted, a line each, for the user to know.
+    """
+
+    path: Path
+    image: pyvips.Image
+    alpha: bool
+    notices: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        return int(self.image.width)
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        return int(self.image.height)
+
+    @property
+    def bands(self) -> int:
+        """Colours plus alpha: 1 to 4."""
+        return int(self.image.bands)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        return np.dtype(np.uint16 if self.image.format == "ushort" else np.uint8)
+
+    def rows(self) -> Callable[[int, int], Pixels]:
+        """A reader `rows(y, count)` of (count, width, bands); ask from top to bottom, no row twice.
+
+        Raises (when called):
+            ImageError: the file is truncated or damaged there.
+        """
+        region = pyvips.Region.new(self.image)
+
+        def read(y: int, count: int) -> Pixels:
+            try:
+                buffer = region.fetch(0, y, self.width, count)
+            except pyvips.Error as error:
+                raise ImageError(f"{self.path}: damaged or truncated ({_reason(error)})") from error
+            return np.frombuffer(buffer, self.dtype).reshape(count, self.width, self.bands)
+
+        return read
+
+
+def find(folder: Path) -> list[Path]:
+    """All pictures below a folder, by suffix, sorted; hidden files and folders are passed over.
+
+    Raises:
+        ImageError: not a folder, or none found.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: not a folder")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READABLE
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not found:
+        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(READABLE))})")
+    return found
+
+
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Open a picture: JPEG, PNG, WebP, AVIF/HEIC, TIFF or GIF, told by its content.
+
+    EXIF orientation is applied. CMYK and Lab become sRGB by their profile; RGB and grey keep their numbers and their
+    ICC profile. Colours are spread under fully transparent pixels, so that no dark halo appears at edges when
+    enlarged. Of an animation or a multi-page file the first frame is taken, and a notice says so.
+
+    Args:
+        path: file.
+        max_pixels: refuse more than that.
+
+    Raises:
+        ImageError: missing, empty, not a picture, of a kind that is not supported, or too large.
+    """
+    image = _load(path, "sequential", max_pixels)
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    if orientation not in (1, 2):  # 2 mirrors left to right, which can be done row by row
+        image = _load(path, "random", max_pixels)
+    notices = []
+    frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
+    if frames > 1:
+        notices.append(f"{path}: has {frames} frames or pages; only the first is enlarged")
+    try:
+        image = image.autorot()
+        image, converted = _normalise(path, image)
+        if converted:
+            notices.append(f"{path}: {converted} converted to sRGB")
+        alpha = bool(image.hasalpha())
+        if alpha:
+            image = _bleed(image)
+    except pyvips.Error as error:
+        raise ImageError(f"{path}: cannot be read ({_reason(error)})") from error
+    return Picture(path, image, alpha, tuple(notices))
+
+
+def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
+    """A whole picture as (h, w, 3) uint8; grey is repeated, 16 bits are rounded, alpha is dropped.
+
+    Raises:
+        ImageError: as `open_picture`, or damaged.
+    """
+    picture = open_picture(path)
+    pixels = picture.rows()(0, picture.height)
+    if picture.alpha:
+        pixels = pixels[..., :-1]
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
+
+
+def _load(path: Path, access: str, max_pixels: int) -> pyvips.Image:
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty")
+        # a source, not a file name: vips would read options out of names such as "a[1]"
+        source = pyvips.Source.new_from_file(os.fspath(path))
+        image = pyvips.Image.new_from_source(source, "", access=access, fail_on="truncated")
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+    except pyvips.Error as error:
+        raise ImageError(f"{path}: not a picture, or damaged ({_reason(error)})") from error
+    loader = str(image.get("vips-loader"))
+    if not loader.startswith(_LOADERS):
+        raise ImageError(
+            f"{path}: is a {loader.split('load')[0]} file; supported are JPEG, PNG, WebP, AVIF, TIFF and GIF"
+        )
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
+            "megapixels; if it is meant to be so large, raise --max-megapixels"
+        )
+    return image
+
+
+def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
+    """Grey or RGB, 8 or 16 bit, and what was converted, if anything."""
+    kind = str(image.interpretation)
+    converted = ""
+    if kind in ("cmyk", "lab", "labs", "labq"):
+        deep = image.format == "ushort"
+        if kind == "cmyk":
+            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
+        else:
+            image = image.colourspace("rgb16" if kind == "labs" else "srgb")
+        image = _without(image, "icc-profile-data")
+        converted = kind.upper()
+    elif kind not in ("srgb", "b-w", "rgb16", "grey16", "multiband"):
+        raise ImageError(f"{path}: pixels of kind {kind} are not supported; save it as 8 or 16 bit RGB or grey first")
+    if image.format not in ("uchar", "ushort") or image.bands > 4:
+        raise ImageError(
+            f"{path}: {image.bands} bands of {image.format} are not supported; save it as 8 or 16 bit RGB or grey first"
+        )
+    return image, converted
+
+
+def _without(image: pyvips.Image, name: str) -> pyvips.Image:
+    image = image.copy()
+    if image.get_typeof(name):
+        image.remove(name)
+    return image
+
+
+def _bleed(image: pyvips.Image) -> pyvips.Image:
+    """Give fully transparent pixels the blurred colour of the visible ones around them."""
+    colour, alpha = image[: image.bands - 1], image[image.bands - 1]
+    visible = alpha > 0
+    weight = (visible / 255).cast("float")
+    blurred = (colour * weight).gaussblur(_BLEED_SIGMA, min_ampl=_BLEED_CUTOFF, precision="float")
+    mean = blurred / weight.gaussblur(_BLEED_SIGMA, min_ampl=_BLEED_CUTOFF, precision="float")
+    filled = visible.ifthenelse(colour, mean.rint().cast(image.format))
+    return filled.bandjoin(alpha).copy(interpretation=image.interpretation)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how to write.
+
+    Attributes:
+        path: target; the suffix chooses the format.
+        width, height: final size; strips of another size are reduced to it (Lanczos).
+        quality: 1..100 for lossy formats, None for the format's default.
+        strip_metadata: leave out EXIF, XMP, IPTC and comments; the ICC profile stays.
+        overwrite: replace an existing file.
+    """
+
+    path: Path
+    width: int
+    height: int
+    quality: int | None = None
+    strip_metadata: bool = False
+    overwrite: bool = False
+    saver: Saver = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be written before any work is done.
+
+        Raises:
+            OutputError: unknown format, or one that cannot hold so large a picture.
+        """
+        saver = SAVERS.get(self.path.suffix.lower())
+        if saver is None:
+            raise OutputError(
+                f"{self.path}: cannot write {self.path.suffix or 'a file without a suffix'}; "
+                f"choose one of {', '.join(SAVERS)}"
+            )
+        if max(self.width, self.height) > saver.longest:
+            raise OutputError(
+                f"{self.path}: {self.width} x {self.height} is more than {self.path.suffix} holds "
+                f"({saver.longest} pixels a side); write .png or .tif"
+            )
+        object.__setattr__(self, "saver", saver)
+
+
+def write(output: Output, strips: Iterable[Pixels], width: int, height: int, like: Picture) -> None:
+    """Write a picture from strips, whole or not at all: to a temporary file beside the target, then renamed.
+
+    Args:
+        output: where and how.
+        strips: (n, width, bands) from top to bottom, `height` rows in all; dtype and bands those of `like`.
+        width, height: of what the strips make up.
+        like: the picture it was made from; ICC profile, metadata and resolution are taken over.
+
+    Raises:
+        OutputError: exists already, folder not writable, disk full.
+        DscloraError: whatever making the strips raises passes through.
+    """
+    path, saver = output.path, output.saver
+    stream = _PngStream(strips, width, height, like)
+    with files.replacing(path, output.overwrite) as temporary:
+        try:
+            image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True)
+            image = _finish(image, output, like)
+            size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
+            options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
+            keep = "icc" if output.strip_metadata else "all"
+            target = pyvips.Target.new_to_file(os.fspath(temporary))
+            image.write_to_target(target, f"{path.suffix.lower()}[{options},keep={keep}]")
+        except pyvips.Error as error:
+            if stream.error is not None:
+                raise stream.error from None
+            raise OutputError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
+    """Final size, depth and bands, and the metadata of the picture it came from."""
+    kind = str(image.interpretation)
+    if (image.width, image.height) != (output.width, output.height):
+        pixels = image.premultiply() if like.alpha else image
+        pixels = pixels.resize(output.width / image.width, vscale=output.height / image.height, kernel="lanczos3")
+        pixels = pixels.unpremultiply() if like.alpha else pixels
+        image = pixels.rint().cast(image.format).copy(interpretation=kind)
+    if like.alpha and not output.saver.alpha:
+        image = image.flatten(background=[65535 if image.format == "ushort" else 255])
+    if image.format == "ushort" and output.saver.bits == 8:
+        image = ((image + 128) / 257).floor().cast("uchar")
+        image = image.copy(interpretation="b-w" if image.bands < 3 else "srgb")
+    image = image.copy(xres=like.image.xres, yres=like.image.yres)
+    for name in like.image.get_fields():
+        if name.startswith(("exif-", "xmp-", "iptc-", "icc-", "png-comment", "resolution-unit")):
+            image.set_type(like.image.get_typeof(name), name, like.image.get(name))
+    return image
+
+
+class _PngStream:
+    """Strips as a PNG without compression, which libvips decodes as it comes.
+
+    PNG is the one format that every libvips build streams in without seeking, with any mix of grey, colour, alpha,
+    8 and 16 bits; stored deflate blocks cost a copy and two checksums.
+    """
+
+    def __init__(self, strips: Iterable[Pixels], width: int, height: int, like: Picture) -> None:
+        self.error: BaseException | None = None
+        self._chunks = self._encode(strips, width, height, like)
+        self._rest = memoryview(b"")
+        self.source = pyvips.SourceCustom()
+        self.source.on_read(self._read)
+
+    def _read(self, size: int) -> bytes:
+        # an exception must not cross libvips: it is kept, and the stream ends early, which libvips reports
+        while not self._rest and self.error is None:
+            try:
+                self._rest = memoryview(next(self._chunks))
+            except StopIteration:
+                break
+            except BaseException as error:  # noqa: BLE001
+                self.error = error
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
+
+    @staticmethod
+    def _encode(strips: Iterable[Pixels], width: int, height: int, like: Picture) -> Iterator[bytes]:
+        def chunk(kind: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+        colour_type = {(1, False): 0, (3, False): 2, (2, True): 4, (4, True): 6}[like.bands, like.alpha]
+        bits = like.dtype.itemsize * 8
+        yield b"\x89PNG\r\n\x1a\n"
+        yield chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+        deflate = zlib.compressobj(0)
+        total = 0
+        for strip in strips:
+            if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
+                raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
+            for part in np.array_split(strip, max(1, strip.nbytes // 2**24)):  # bounds the copies
+                flat = part.astype(part.dtype.newbyteorder(">")).reshape(len(part), -1).view(np.uint8)
+                rows = np.zeros((len(part), 1 + flat.shape[1]), np.uint8)  # a leading 0: no filter
+                rows[:, 1:] = flat
+                data = deflate.compress(rows.tobytes())
+                if data:
+                    yield chunk(b"IDAT", data)
+            total += len(strip)
+        if total != height:
+            raise ValueError(f"strips hold {total} rows, expected {height}")
+        yield chunk(b"IDAT", deflate.flush())
+        yield chunk(b"IEND", b"")
+
+
+def _reason(error: pyvips.Error) -> str:
+    """The first line that libvips says of an error."""
+    lines = [line for line in str(error.detail).splitlines() if line.strip()]
+    return lines[0].strip() if lines else str(error.message)

@@ -1,0 +1,354 @@
+"""Base-model files: read, write, identify, hash, and import from other people's files.
+
+A base model is one safetensors file: the 44 tensors of a plain ("slim") SPAN under the keys of the official
+release, so that official tools read it too, and a header (strings, as safetensors demands) that says the rest:
+`format`, `format_version`, `architecture`, `scale`, `channels`, `mean`, `range`, `sha256` of the tensor content,
+`training` (JSON: recipe, data, result) and `license`. Reading never executes anything.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsclora import files
+from dsclora.errors import MissingExtraError, ModelError
+
+Float32 = npt.NDArray[np.float32]
+
+FORMAT = "dsclora.model"
+FORMAT_VERSION = 1
+SPAN_MEAN = (0.4488, 0.4371, 0.4040)
+SPAN_RANGE = 255.0
+BLOCKS = 6
+HALO = 21
+"""Receptive radius of SPAN in LR pixels: 21 3x3 convs in a row (1 + 6 * 3 + 1 + 1)."""
+
+CONVS_3X3 = (
+    "conv_1",
+    *(f"block_{b}.c{c}_r" for b in range(1, BLOCKS + 1) for c in (1, 2, 3)),
+    "conv_2",
+)
+"""The 3x3 convs that are a Conv3XC in the training form; their plain keys end in `.eval_conv`."""
+
+PLAIN_PREFIXES = (*(f"{c}.eval_conv" for c in CONVS_3X3), "conv_cat", "upsampler.0")
+_WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
+_LARGEST_FILE = 256 * 2**20  # the widest SPAN anybody trained is 20 MB; more is not a model for us
+
+
+@dataclass(frozen=True)
+class Model:
+    """The content of a base-model file.
+
+    Attributes:
+        tensors: float32 arrays under the plain keys: `<conv>.weight` (out, in, k, k) and `<conv>.bias` (out,).
+        scale: the factor it enlarges by.
+        channels: feature channels C.
+        mean, range: the network computes on `(rgb - mean) * range`, RGB in 0..1.
+        training: where it came from, any JSON object.
+        license: SPDX identifier or a sentence.
+        name: what to call it in reports; not stored.
+    """
+
+    tensors: Mapping[str, Float32]
+    scale: int
+    channels: int
+    mean: tuple[float, float, float] = SPAN_MEAN
+    range: float = SPAN_RANGE
+    training: Mapping[str, Any] = field(default_factory=dict)
+    license: str = "unknown"
+    name: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has."""
+        return sum(t.size for t in self.tensors.values())
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the tensor content alone: names, shapes and float32 little-endian bytes, sorted by name."""
+        content = hashlib.sha256()
+        for key in sorted(self.tensors):
+            tensor = self.tensors[key]
+            content.update(f"{key}:{tensor.shape};".encode())
+            content.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+        return content.hexdigest()
+
+
+def with_range(model: Model, value_range: float) -> Model:
+    """The same function on another input range: the first conv's weights are divided by what the range grows by."""
+    key = "conv_1.eval_conv.weight"
+    weight = (model.tensors[key].astype(np.float64) * (model.range / value_range)).astype(np.float32)
+    return replace(model, tensors={**model.tensors, key: weight}, range=value_range)
+
+
+def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.einsum) -> tuple[Any, Any]:
+    """The one 3x3 conv that equals a Conv3XC: 1x1, 3x3, 1x1 in a row plus a 1x1 skip.
+
+    Exact everywhere, borders included, because the training form pads by zeros before its first 1x1, and by
+    exactly what that 1x1 and its bias make of the zeros here.
+
+    Args:
+        parts: `conv.{0,1,2}.{weight,bias}` and `sk.{weight,bias}`, numpy arrays or torch tensors.
+        einsum: `numpy.einsum` or `torch.einsum` to match; with torch the result carries gradients.
+
+    Returns:
+        weight (out, in, 3, 3) and bias (out,).
+    """
+    first = parts["conv.0.weight"][:, :, 0, 0]
+    middle = parts["conv.1.weight"]
+    last = parts["conv.2.weight"][:, :, 0, 0]
+    weight = einsum("om,mnyx,ni->oiyx", last, middle, first)
+    weight[:, :, 1, 1] += parts["sk.weight"][:, :, 0, 0]
+    inner = parts["conv.1.bias"] + einsum("mnyx,n->m", middle, parts["conv.0.bias"])
+    return weight, last @ inner + parts["conv.2.bias"] + parts["sk.bias"]
+
+
+def identify(tensors: Mapping[str, Any], what: str) -> tuple[int, int]:
+    """Channels and scale of plain SPAN tensors, told from their shapes.
+
+    Args:
+        tensors: by plain key; anything with `.shape`.
+        what: how errors name it.
+
+    Raises:
+        ModelError: not a plain SPAN; says what it looks like.
+    """
+    wanted = {f"{p}.{kind}" for p in PLAIN_PREFIXES for kind in ("weight", "bias")}
+    missing, extra = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
+    if missing or extra:
+        raise ModelError(f"{what}: {_looks_like(tensors, missing, extra)}")
+    channels = int(tensors["conv_1.eval_conv.weight"].shape[0])
+    outputs = int(tensors["upsampler.0.weight"].shape[0])
+    scale = round((outputs / 3) ** 0.5)
+    if channels < 1 or scale < 1 or 3 * scale * scale != outputs:
+        raise ModelError(
+            f"{what}: its last conv has {outputs} outputs, which is not 3 x scale x scale for any scale; "
+            "only RGB models with a pixel shuffle are supported"
+        )
+    for prefix in PLAIN_PREFIXES:
+        inputs = 3 if prefix == "conv_1.eval_conv" else 4 * channels if prefix == "conv_cat" else channels
+        out = outputs if prefix == "upsampler.0" else channels
+        kernel = 1 if prefix == "conv_cat" else 3
+        shape = (out, inputs, kernel, kernel)
+        for key, expected in ((f"{prefix}.weight", shape), (f"{prefix}.bias", (out,))):
+            if tuple(tensors[key].shape) != expected:
+                raise ModelError(
+                    f"{what}: {key} has shape {tuple(tensors[key].shape)}, a SPAN of {channels} channels has {expected}"
+                )
+    return channels, scale
+
+
+def _looks_like(tensors: Mapping[str, Any], missing: list[str], extra: list[str]) -> str:
+    keys = list(tensors)
+    if not keys:
+        return "it holds no tensors; is it the file you meant?"
+    if any(k.endswith(".lora_A") for k in keys):
+        return "it is an adapter, not a base model; give it with --adapter and name a base with --model"
+    if any(k.startswith(("head.", "cells.")) for k in keys):
+        guess = "an EFDN (keys head.*, cells.*)"
+    elif any(k.startswith(("conv_first", "body.", "model.1.sub", "RRDB")) for k in keys):
+        guess = f"an ESRGAN- or RRDB-like network (keys such as {keys[0]})"
+    elif "conv_1.eval_conv.weight" in keys or "conv_1.sk.weight" in keys:
+        odd = (f"{len(missing)} missing, such as {missing[0]}" if missing else "") + (
+            f"{'; ' if missing else ''}{len(extra)} unexpected, such as {extra[0]}" if extra else ""
+        )
+        return f"it looks like a SPAN variant, but its tensors differ from SPAN's: {odd}"
+    else:
+        guess = f"another network ({len(keys)} tensors, such as {keys[0]})"
+    return f"it looks like {guess}; only SPAN models are supported"
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What there is to know of a model, ready for JSON."""
+    return {
+        "name": model.name,
+        "format": FORMAT,
+        "architecture": "span",
+        "scale": model.scale,
+        "channels": model.channels,
+        "parameters": model.parameters,
+        "mean": list(model.mean),
+        "range": model.range,
+        "sha256": model.sha256,
+        "license": model.license,
+        "training": dict(model.training),
+    }
+
+
+def read(path: str | os.PathLike[str]) -> Model:
+    """Read a base-model file and verify its content against its hash.
+
+    Raises:
+        ModelError: missing, corrupt, of another format or a newer version; names the file and the remedy.
+    """
+    path = Path(path)
+    tensors, header = _read_safetensors(path)
+    if header.get("format") != FORMAT:
+        identify(tensors, str(path))  # tells what else it is
+        raise ModelError(f"{path}: not a dsclora model file; convert it with: dsclora import {path} -o FILE")
+    try:
+        version = int(header["format_version"])
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: written in format version {version}, this dsclora reads up to {FORMAT_VERSION}; "
+                "upgrade with: pip install -U dsclora"
+            )
+        channels, scale = identify(tensors, str(path))
+        mean = json.loads(header["mean"])
+        model = Model(
+            tensors,
+            scale,
+            channels,
+            (float(mean[0]), float(mean[1]), float(mean[2])),
+            float(header["range"]),
+            json.loads(header.get("training", "{}")),
+            header.get("license", "unknown"),
+            path.stem,
+        )
+        if (int(header["scale"]), int(header["channels"])) != (scale, channels):
+            raise ModelError(
+                f"{path}: the header says x{header['scale']}, {header['channels']} channels, "
+                f"the tensors say x{scale}, {channels} channels; the file is damaged"
+            )
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
+    if model.sha256 != header.get("sha256"):
+        raise ModelError(
+            f"{path}: content does not match its hash (has {model.sha256[:12]}, "
+            f"header says {header.get('sha256', 'nothing')[:12]}); the file is damaged"
+        )
+    return model
+
+
+def write(path: str | os.PathLike[str], model: Model, overwrite: bool = False) -> None:
+    """Write a base-model file: to a temporary file beside it, then renamed.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is false, or cannot be written.
+    """
+    from safetensors.numpy import save
+
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "architecture": "span",
+        "scale": str(model.scale),
+        "channels": str(model.channels),
+        "mean": json.dumps(model.mean),
+        "range": str(model.range),
+        "sha256": model.sha256,
+        "training": json.dumps(model.training),
+        "license": model.license,
+    }
+    tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in model.tensors.items()}
+    with files.replacing(Path(path), overwrite) as temporary:
+        temporary.write_bytes(save(tensors, header))
+
+
+def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model:
+    """Read anybody's SPAN: plain or training form, any width and scale, safetensors or `.pth`, wrapped or bare.
+
+    The training form is collapsed; a `no_norm` tensor (neosr, traiNNer) means mean 0 and range 1. A `.pth` is read by
+    torch's weights-only loader, which executes no code.
+
+    Raises:
+        ModelError: not readable, or not a SPAN; says what it looks like.
+        MissingExtraError: a `.pth` without torch installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".bin"):
+        tensors = _read_pickle(path)
+    else:
+        tensors, header = _read_safetensors(path)
+        if header.get("format") == FORMAT:
+            return read(path)
+    tensors = {k.removeprefix("module.").removeprefix("netG."): v for k, v in tensors.items()}
+    norm = tensors.pop("no_norm", None) is None
+    plain = _to_plain(tensors)
+    channels, scale = identify(plain, str(path))
+    plain = {k: v.astype(np.float32) for k, v in plain.items()}
+    if not all(np.isfinite(v).all() for v in plain.values()):
+        raise ModelError(f"{path}: holds NaN or infinite weights; get the file again")
+    mean, value_range = (SPAN_MEAN, SPAN_RANGE) if norm else ((0.0, 0.0, 0.0), 1.0)
+    training = {"imported_from": path.name}
+    return Model(plain, scale, channels, mean, value_range, training, license, path.stem)
+
+
+def _to_plain(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Collapse every Conv3XC found (in float64); a stored `eval_conv` beside one is a stale copy and dropped."""
+    plain = dict(tensors)
+    for name in CONVS_3X3:
+        parts = {
+            part: tensors[f"{name}.{part}"].astype(np.float64)
+            for layer in ("conv.0", "conv.1", "conv.2", "sk")
+            for part in (f"{layer}.weight", f"{layer}.bias")
+            if f"{name}.{part}" in tensors
+        }
+        if len(parts) == 8:
+            for part in parts:
+                del plain[f"{name}.{part}"]
+            plain[f"{name}.eval_conv.weight"], plain[f"{name}.eval_conv.bias"] = collapse_conv3xc(parts)
+    return plain
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    if not path.is_file():
+        raise ModelError(f"{path}: not a file")
+    if size == 0:
+        raise ModelError(f"{path}: the file is empty")
+    if size > _LARGEST_FILE:
+        raise ModelError(f"{path}: {size / 2**20:.0f} MiB is too large for a SPAN model")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    _check_file(path)
+    try:
+        with safe_open(path, "np") as file:
+            tensors = {k: np.asarray(file.get_tensor(k), np.float32) for k in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError, UnicodeError) as error:
+        start = path.read_bytes()[:2]
+        if start in (b"PK", b"\x80\x02"):
+            hint = "it is a PyTorch pickle file; convert it with: dsclora import"
+        else:
+            hint = f"not a readable safetensors file ({error})"
+        raise ModelError(f"{path}: {hint}") from error
+
+
+def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
+    _check_file(path)
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", f"reading {path}") from error
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: holds Python objects beside weights, which could run code when loaded; refused. "
+            "Ask its author for a safetensors file"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise ModelError(f"{path}: not a readable PyTorch file ({type(error).__name__})") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ModelError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
+    return {str(k): v.detach().float().numpy() for k, v in content.items()}
