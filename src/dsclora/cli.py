@@ -1,0 +1,410 @@
+"""The command line: one command per verb, no logic. Results go to stdout, everything else to stderr."""
+
+import json
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import dsclora
+from dsclora.errors import DscloraError, MissingExtraError, RecipeError, UsageError
+
+app = typer.Typer(
+    name="dsclora",
+    help="Enlarge pictures with lightweight super-resolution networks; train, measure and ship them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A bundled model's name or a model file.")]
+EngineOption = Annotated[
+    Literal["auto", "openvino", "onnxruntime", "torch"], typer.Option("--engine", help="Runtime; see `dsclora doctor`.")
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"], typer.Option("--precision", help="bf16 is faster and costs about 0.01 dB.")
+]
+DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option("--device", help="cuda and mps need PyTorch.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of the engine; all cores by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+
+
+def main() -> None:
+    """Entry point: errors become one line and an exit code (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _say("interrupted; finished files are kept, run again with --if-exists skip or --resume to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 (the last resort: no traceback unless asked for)
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        if isinstance(error, DscloraError):
+            _say(f"error: {error}")
+            sys.exit(2 if isinstance(error, (UsageError, RecipeError)) else 1)
+        _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it with the output")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print(f"dsclora: {text}" if not text.startswith(" ") else text, file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, default=str, allow_nan=False)
+    print()
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"dsclora {dsclora.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders or patterns.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File or folder. Default: beside the input, NAME_x4.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option("--scale", "-s", help="Factor, up to the model's.")] = None,
+    fit: Annotated[str | None, typer.Option("--fit", metavar="WxH", help="Largest size inside this box.")] = None,
+    long_side: Annotated[int | None, typer.Option("--long-side", help="Length of the longer side.")] = None,
+    model: ModelOption = "span-x4",
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", help="png, jpg, webp, avif or tif. Default: the input's.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option("--quality", "-q", help="1..100, for lossy formats.")] = None,
+    if_exists: Annotated[
+        Literal["error", "skip", "overwrite", "rename"],
+        typer.Option("--if-exists", help="skip resumes an interrupted folder."),
+    ] = "error",
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP, IPTC; the colour profile stays.")
+    ] = False,
+    border: Annotated[
+        Literal["reflect", "zero"], typer.Option("--border", help="zero: the network's own behaviour.")
+    ] = "reflect",
+    tile: Annotated[int, typer.Option("--tile", "-t", help="Window side; smaller takes less memory.")] = 512,
+    max_megapixels: Annotated[float, typer.Option("--max-megapixels", help="Refuse larger inputs.")] = 1000,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Enlarge pictures.
+
+    Example: dsclora upscale photo.jpg -o large.png
+
+    Example: dsclora upscale holiday/ -o holiday-large/ --if-exists skip
+    """
+    from dsclora import upscale as verb
+    from dsclora import zoo
+    from dsclora.engines import open_engine
+    from dsclora.meter import Meter
+
+    options = verb.Options(
+        scale=scale,
+        fit=_box(fit),
+        long_side=long_side,
+        border=border,
+        tile=tile,
+        quality=quality,
+        strip_metadata=strip_metadata,
+        if_exists=if_exists,
+        max_pixels=int(max_megapixels * 1e6),
+    )
+    suffix = None if format is None else "." + format.lower().lstrip(".")
+    content = zoo.load(model)
+    if scale is not None and scale > content.scale:
+        raise UsageError(f"--scale {scale:g} is more than {model}'s factor, {content.scale}")
+    jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
+    for result in results:
+        _say(f"error: {result.error}")
+    running = open_engine(content, engine, precision, device, threads)
+    if verbose:
+        _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {running.name}")
+    amount = 0.0
+    with Meter(len(jobs), "Mpixel") as meter:
+
+        def report(number: int, done: int, total: int) -> None:
+            meter.at(number + done / total, amount + done / 1e6, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
+
+        for result in verb.upscale_files(running, jobs, options, report):
+            results.append(result)
+            if result.status == "done" and result.input_size is not None:
+                amount += result.input_size[0] * result.input_size[1] / 1e6
+            for notice in result.notices:
+                meter.say(notice)
+            meter.say(_line(result))
+    count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
+    if as_json:
+        rows = [asdict(r) for r in results]
+        _print_json({"model": content.name, "scale": content.scale, "engine": running.name, **count, "results": rows})
+    elif len(results) > 1:
+        _say(", ".join(f"{n} {status}" for status, n in count.items() if n))
+    raise typer.Exit(1 if count["failed"] else 0)
+
+
+def _box(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise UsageError(f"--fit takes WIDTHxHEIGHT, such as 1920x1080, not {text!r}") from error
+    return width, height
+
+
+def _line(result: Any) -> str:
+    if result.status == "failed":
+        return f"error: {result.error}"
+    if result.status == "skipped":
+        return f"{result.source}: skipped, {result.target} exists"
+    sizes = " -> ".join(f"{w}x{h}" for w, h in (result.input_size, result.output_size))
+    return f"{result.source} -> {result.target}  {sizes}  {result.seconds:.2f} s"
+
+
+@app.command()
+def evaluate(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder with HR/ (and LRx4/ ...), or of HR pictures.")
+    ],
+    model: ModelOption = "span-x4",
+    protocol: Annotated[
+        Literal["classic-y", "ntire-rgb"], typer.Option("--protocol", help="How the figures are computed.")
+    ] = "classic-y",
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows there too.")] = None,
+    grid: Annotated[
+        Path | None, typer.Option("--grid", help="Write a PNG: bicubic, model and original of every detail.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing --csv and --grid files.")] = False,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure PSNR and SSIM over a folder.
+
+    Example: dsclora evaluate Set5 --model span-x4 --protocol classic-y
+    """
+    from dsclora import evaluate as verb
+    from dsclora import metrics, sheets, zoo
+    from dsclora.engines import open_engine
+    from dsclora.meter import Meter
+
+    for path in (csv, grid):
+        if path is not None and path.exists() and not overwrite:
+            raise UsageError(f"{path}: exists already; choose another name or pass --overwrite")
+    content = zoo.load(model)
+    running = open_engine(content, engine, precision, device, threads)
+    chosen = metrics.protocol(protocol, content.scale)
+    pairs = verb.find_pairs(images, content.scale)
+    scores: list[verb.Score] = []
+    failures: list[str] = []
+    details = []
+    with Meter(len(pairs), "picture") as meter:
+        for item in verb.evaluate(lambda lr: verb.as_published(running, lr), pairs, content.scale, chosen):
+            if isinstance(item, verb.Failure):
+                failures.append(item.error)
+                meter.say(f"error: {item.error}")
+                continue
+            scores.append(item.score)
+            if grid is not None:
+                details.append(sheets.details(item.lr, [item.sr, item.hr]))
+            meter.at(len(scores) + len(failures), len(scores), item.score.name)
+    if not scores:
+        raise DscloraError(f"{images}: no picture could be measured")
+    psnr, ssim = verb.mean(scores)
+    lr_from = "given" if pairs[0].lr is not None else "MATLAB-exact bicubic of HR"
+    spelled = chosen.describe() | {"lr": lr_from, "engine": running.name}
+    if csv is not None:
+        verb.write_csv(csv, scores, overwrite)
+    if grid is not None:
+        sheets.write_grid(grid, details, ["bicubic", content.name, "original"], overwrite)
+    if as_json:
+        facts = {"name": content.name, "scale": content.scale, "sha256": content.sha256}
+        _print_json(
+            {
+                "protocol": spelled,
+                "model": facts | {"parameters": content.parameters},
+                "mean": {"psnr": psnr, "ssim": _or_none(ssim)},
+                "images": [{"name": s.name, "psnr": _or_none(s.psnr), "ssim": _or_none(s.ssim)} for s in scores],
+                "failed": failures,
+            }
+        )
+    else:
+        for s in scores:
+            print(f"{s.name:<40} {s.psnr:8.4f} dB  {s.ssim:.5f}")
+        print(f"{f'mean of {len(scores)}':<40} {psnr:8.4f} dB  {ssim:.5f}")
+        print(f"{content.name}; " + "; ".join(f"{k}: {v}" for k, v in spelled.items()))
+    raise typer.Exit(1 if failures else 0)
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no infinity (the PSNR of equal pictures) and no NaN (the SSIM of tiny ones)."""
+    return value if abs(value) < float("inf") else None
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; see recipes/ in the repository.")],
+    train: Annotated[Path, typer.Option("--train", help="Folder of HR pictures to train on.")],
+    valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="A larger model of the same scale, for pixel distillation.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a base model from scratch.
+
+    Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
+    """
+    from dsclora import recipes
+
+    loaded = recipes.load(recipe)
+    try:
+        import torch
+
+        from dsclora import fit, zoo
+        from dsclora import pretrain as verb
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", "training") from error
+    from dsclora.meter import Meter
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder = output or Path("runs") / recipe.stem
+    with Meter(sum(stage.iterations for stage in loaded.stages), "iteration") as meter:
+        start: list[int] = []
+
+        def report(p: fit.Progress) -> None:
+            start.append(p.step)
+            meter.at(p.step, p.step - start[0], f"{p.step}/{p.steps} loss {p.loss:.5f} best {p.best:.3f} dB")
+            if p.score is not None or verbose:
+                score = f"  validation {p.score:.4f} dB (best {p.best:.4f})" if p.score is not None else ""
+                meter.say(
+                    f"{p.step}/{p.steps}  loss {p.loss:.6f}  rate {p.learning_rate:.2e}  "
+                    f"{p.seconds_per_step:.3f} s/iteration  left {p.seconds_left / 60:.0f} min{score}"
+                )
+
+        outcome = verb.pretrain(
+            loaded, train, valid, folder, zoo.load(teacher) if teacher else None, resume, report, meter.say
+        )
+    if as_json:
+        _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})
+    else:
+        _say(f"{outcome.path}: {outcome.psnr:.4f} dB on {valid} (classic-y), {outcome.model.parameters:,} parameters")
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".safetensors or .pth of any SPAN.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    license: Annotated[str, typer.Option("--license", help="Of the weights; written into the file.")] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Convert other people's SPAN weights: plain or training form, any width and scale.
+
+    Example: dsclora import span_ch26.pth -o span_ch26.safetensors --license MIT
+    """
+    from dsclora import weights
+
+    content = weights.import_file(file, license)
+    weights.write(output, content, overwrite)
+    if as_json:
+        _print_json({"output": output, **weights.describe(content)})
+    else:
+        _say(
+            f"{file} -> {output}  SPAN x{content.scale}, {content.channels} channels, {content.parameters:,} parameters"
+        )
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A model file or a bundled model's name.")],
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Say what a weights file holds.
+
+    Example: dsclora inspect span-x4
+    """
+    from dsclora import weights, zoo
+
+    content = zoo.load(file) if file in zoo.names() else weights.import_file(file)
+    facts = weights.describe(content)
+    if as_json:
+        _print_json(facts)
+    else:
+        for key, value in facts.items():
+            print(f"{key:<14} {json.dumps(value) if isinstance(value, dict) else value}")
+
+
+@app.command()
+def models(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """List the bundled models.
+
+    Example: dsclora models
+    """
+    from dsclora import weights, zoo
+
+    rows = [weights.describe(zoo.load(name)) for name in zoo.names()]
+    if as_json:
+        _print_json({"default": zoo.DEFAULT, "models": rows})
+    else:
+        for row in rows:
+            mark = " (default)" if row["name"] == zoo.DEFAULT else ""
+            print(f"{row['name']}{mark}: x{row['scale']}, {row['channels']} channels, {row['parameters']:,} parameters")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Say what is on this machine, what is used of it, and why.
+
+    Example: dsclora doctor
+    """
+    from dsclora.doctor import examine
+
+    facts = examine()
+    if as_json:
+        _print_json(facts)
+        return
+    for key in ("dsclora", "python", "platform", "libvips", "cores"):
+        print(f"{key:<10} {facts[key]}")
+    print(f"{'cpu':<10} {facts['cpu']['name']} ({' '.join(facts['cpu']['features']) or 'no known extensions'})")
+    for row in facts["runtimes"]:
+        state = f"{row['version']} on {', '.join(row['devices'])}" if row["installed"] else f"no: {row['install']}"
+        print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
+    print(f"{'why':<10} {facts['why']}")
+    print(f"{'training':<10} " + ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items()))
+    print(f"{'models':<10} {', '.join(facts['models'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What is on this machine, what dsclora uses of it, and why."""
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyvips
+
+import dsclora
+from dsclora import zoo
+from dsclora.engines import RUNTIMES, choose
+
+_CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+def examine() -> dict[str, Any]:
+    """Versions, processor, runtimes and bundled models, ready for JSON.
+
+    Looks, but runs no network; of PyTorch, when installed, the devices are asked for.
+    """
+    used = choose()
+    runtimes = []
+    for runtime in RUNTIMES:
+        row: dict[str, Any] = {"engine": runtime.name, "installed": runtime.installed}
+        if runtime.installed:
+            row["version"] = metadata.version(runtime.package)
+            row["devices"] = [d for d in runtime.devices if d == "cpu" or _torch_sees(d)]
+        else:
+            row["install"] = f"pip install 'dsclora[{runtime.extra}]'" if runtime.extra else "pip install dsclora"
+        row["used"] = runtime is used
+        runtimes.append(row)
+    return {
+        "dsclora": dsclora.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "libvips": ".".join(str(pyvips.version(i)) for i in range(3)),
+        "runtimes": runtimes,
+        "why": _why(used.name),
+        "training": {p: _version(p) for p in ("torch", "pydantic")},
+        "models": zoo.names(),
+    }
+
+
+def _why(used: str) -> str:
+    preference = " > ".join(r.name for r in RUNTIMES)
+    return f"{used}: the first installed of {preference}, in order of speed on a CPU"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_sees(device: str) -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available())
+
+
+def _cpu() -> dict[str, Any]:
+    """Name and the instruction sets that matter, where the system tells (Linux)."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags.update(value.split())
+    return {"name": name, "features": [f for f in _CPU_FEATURES if f in flags]}

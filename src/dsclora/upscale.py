@@ -1,0 +1,284 @@
+"""The main path: a picture is read in strips, cut into tiles, enlarged by an engine, put together and written.
+
+`image.read -> tiles.plan -> engine(batch) -> crop halo, paste -> round once -> image.write`
+"""
+
+import glob
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dsclora import image
+from dsclora.engines import Engine
+from dsclora.enlarge import SMALLEST_TILE, TILE, Border, Source, strips
+from dsclora.errors import DscloraError, ImageError, OutOfMemoryError, OutputError, UsageError
+
+IfExists = Literal["error", "skip", "overwrite", "rename"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of each picture.
+
+    Attributes:
+        scale: factor, up to the model's; None for the model's own.
+        fit: (width, height) of a box to fill, the proportions kept.
+        long_side: length of the longer side.
+        border: how the picture goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
+        tile: largest window side in input pixels.
+        quality: of lossy formats, 1..100.
+        strip_metadata: leave out EXIF, XMP, IPTC; the ICC profile stays.
+        if_exists: what to do about an existing output.
+        max_pixels: of an input.
+    """
+
+    scale: float | None = None
+    fit: tuple[int, int] | None = None
+    long_side: int | None = None
+    border: Border = "reflect"
+    tile: int = TILE
+    quality: int | None = None
+    strip_metadata: bool = False
+    if_exists: IfExists = "error"
+    max_pixels: int = image.MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions.
+
+        Raises:
+            UsageError: two sizes at once, or a number out of range.
+        """
+        if sum(v is not None for v in (self.scale, self.fit, self.long_side)) > 1:
+            raise UsageError("--scale, --fit and --long-side exclude each other")
+        if self.tile < SMALLEST_TILE:
+            raise UsageError(f"--tile must be at least {SMALLEST_TILE}, got {self.tile}")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality must be 1 to 100, got {self.quality}")
+        sizes = [self.scale, self.long_side, *(self.fit or ())]
+        if any(v is not None and not v > 0 for v in sizes):
+            raise UsageError("sizes and factors must be positive")
+
+    def final_size(self, width: int, height: int, model_scale: int) -> tuple[int, int]:
+        """Width and height to write for a picture of that size.
+
+        Raises:
+            UsageError: more than the model's factor.
+        """
+        if self.fit is not None:
+            factor = min(self.fit[0] / width, self.fit[1] / height)
+        elif self.long_side is not None:
+            factor = self.long_side / max(width, height)
+        else:
+            factor = self.scale or model_scale
+        if factor > model_scale:
+            raise UsageError(
+                f"{width} x {height} would be enlarged {factor:.4g} times; this model does {model_scale} at most"
+            )
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to enlarge: from where to where."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job.
+
+    Attributes:
+        source, target: the files; target is None where none was settled.
+        status: "done", "skipped" or "failed".
+        input_size, output_size: (width, height).
+        seconds: from opening to the renamed output.
+        error: why it failed, one line.
+        notices: what the user should know, a line each.
+    """
+
+    source: Path
+    target: Path | None
+    status: Literal["done", "skipped", "failed"]
+    input_size: tuple[int, int] | None = None
+    output_size: tuple[int, int] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+def plan_jobs(
+    inputs: Sequence[str], output: Path | None, options: Options, model_scale: int, suffix: str | None = None
+) -> tuple[list[Job], list[Result]]:
+    """What to enlarge and where to write it.
+
+    Files go beside themselves as `NAME_x4.EXT`, or into `output`; a folder's tree is mirrored in `FOLDER_x4`, or in
+    `output`. A single file may name its output file. Formats that cannot be written become PNG.
+
+    Args:
+        inputs: files, folders, or patterns with `*`, `?`, `[...]`, `**`.
+        output: file or folder, or None.
+        options: the size asked for names the outputs.
+        model_scale: of the model.
+        suffix: format of all outputs, such as ".png"; None to keep each one's.
+
+    Returns:
+        the jobs, and a failed result for every input that names nothing.
+    """
+    tag = f"_x{options.scale or model_scale:g}" if options.fit is None and options.long_side is None else "_upscaled"
+    jobs: list[Job] = []
+    failed: list[Result] = []
+
+    def target(source: Path, folder: Path, name: Path) -> Path:
+        return folder / name.with_suffix(suffix or _writable_suffix(source))
+
+    files = [f for pattern in inputs for f in _expand(pattern)]
+    to_file = output is not None and len(files) == 1 and not files[0].is_dir() and _names_file(output)
+    for source in files:
+        if not source.exists():
+            failed.append(Result(source, None, "failed", error=f"{source}: no such file or folder"))
+        elif not source.is_dir():
+            if to_file and output is not None:
+                jobs.append(Job(source, output if suffix is None else output.with_suffix(suffix)))
+            elif output is not None:
+                jobs.append(Job(source, target(source, output, Path(source.name))))
+            else:
+                name = Path(source.stem + tag + source.suffix)
+                jobs.append(Job(source, target(source, source.parent, name)))
+        else:
+            folder = output or source.resolve().with_name(source.resolve().name + tag)
+            try:
+                found = image.find(source)
+            except ImageError as error:
+                failed.append(Result(source, None, "failed", error=str(error)))
+                continue
+            inside = folder.resolve()
+            jobs.extend(
+                Job(path, target(path, folder, path.relative_to(source)))
+                for path in found
+                if inside == source.resolve() or inside not in path.resolve().parents  # not its own outputs again
+            )
+    return jobs, failed
+
+
+def _expand(pattern: str) -> list[Path]:
+    """An existing path as it is; else what the pattern matches; else the path, to be told missing."""
+    path = Path(pattern)
+    if path.exists() or not glob.has_magic(pattern):
+        return [path]
+    return [Path(p) for p in sorted(glob.glob(pattern, recursive=True))] or [path]
+
+
+def _names_file(output: Path) -> bool:
+    return output.suffix != "" and not output.is_dir()
+
+
+def _writable_suffix(source: Path) -> str:
+    """The source's own suffix where it can be written; GIF (256 colours) and HEIC become PNG."""
+    suffix = source.suffix.lower()
+    if suffix in (".jpe", ".jfif"):
+        return ".jpg"
+    return source.suffix if suffix in image.SAVERS else ".png"
+
+
+def upscale_file(
+    engine: Engine, job: Job, options: Options, report: Callable[[int, int], None] = lambda _, __: None
+) -> Result:
+    """Enlarge a picture from file to file, in memory bounded by the tile and the width.
+
+    Args:
+        engine: does the work.
+        job: from where to where.
+        options: how.
+        report: called with input pixels done and in all.
+
+    Raises:
+        DscloraError: whatever is wrong with this picture; nothing is left behind.
+    """
+    begin = time.perf_counter()
+    target = job.target
+    if target.exists():
+        if options.if_exists == "skip":
+            return Result(job.source, target, "skipped")
+        if options.if_exists == "rename":
+            target = _free_name(target)
+        elif options.if_exists == "error":
+            raise OutputError(f"{target}: exists already; see --if-exists skip|overwrite|rename")
+        elif job.source.exists() and target.samefile(job.source):
+            raise OutputError(f"{target}: is the input itself; choose another output")
+    picture = image.open_picture(job.source, options.max_pixels)
+    size = options.final_size(picture.width, picture.height, engine.scale)
+    output = image.Output(target, *size, options.quality, options.strip_metadata, options.if_exists == "overwrite")
+    notices = list(picture.notices)
+    if picture.alpha and not output.saver.alpha:
+        notices.append(f"{target}: {target.suffix} holds no transparency; put on white")
+    if picture.dtype == np.uint16 and output.saver.bits == 8:
+        notices.append(f"{target}: {target.suffix} holds 8 of the {job.source.name}'s 16 bits")
+
+    tile = options.tile
+    while True:
+        source = Source(picture.rows(), picture.height, picture.width, picture.bands, picture.alpha, picture.dtype)
+        made = strips(engine, source, options.border, tile, report)
+        try:
+            image.write(output, made, picture.width * engine.scale, picture.height * engine.scale, picture)
+            break
+        except OutOfMemoryError:
+            if tile // 2 < SMALLEST_TILE:
+                raise
+            tile //= 2
+            notices.append(f"{job.source}: out of memory; went on with tiles of {tile}")
+            picture = image.open_picture(job.source, options.max_pixels)
+    seconds = time.perf_counter() - begin
+    return Result(job.source, target, "done", (picture.width, picture.height), size, seconds, notices=tuple(notices))
+
+
+def upscale_files(
+    engine: Engine,
+    jobs: list[Job],
+    options: Options,
+    report: Callable[[int, int, int], None] = lambda _, __, ___: None,
+) -> Iterator[Result]:
+    """Enlarge many pictures; one that fails is told and does not stop the others.
+
+    Args:
+        engine: does the work.
+        jobs: in order. Of several with one target, the first is done and the others fail (or, with
+            `if_exists="rename"`, get a number).
+        options: how.
+        report: called with the job's position, and its input pixels done and in all.
+
+    Yields:
+        a result for every job, in order.
+    """
+    taken: dict[Path, Path] = {}
+    for number, job in enumerate(jobs):
+        key = job.target.absolute()
+        try:
+            if key in taken and options.if_exists != "rename":
+                raise OutputError(
+                    f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
+                    "run it apart with another --output, or use --if-exists rename"
+                )
+            taken[key] = job.source
+            result = upscale_file(engine, job, options, partial(report, number))
+            if options.tile > SMALLEST_TILE and any("out of memory" in n for n in result.notices):
+                options = replace(options, tile=max(SMALLEST_TILE, options.tile // 2))
+        except DscloraError as error:
+            text = str(error)
+            if str(job.source) not in text and str(job.target) not in text:
+                text = f"{job.source}: {text}"
+            result = Result(job.source, job.target, "failed", error=text)
+        yield result
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (candidate := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return candidate
