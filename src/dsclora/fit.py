@@ -1,0 +1,207 @@
+"""The one training loop: optimiser, averaged weights, validation, checkpoints, exact resume.
+
+It knows no files but its own checkpoint and log, no network and no data: those come as functions of the step.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dsclora.errors import OutputError, RecipeError
+
+
+class Curve(Protocol):
+    """What the loop needs to know of a stage (`recipes.Stage` is one)."""
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the stage."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear rise."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak."""
+        ...
+
+    @property
+    def final_learning_rate(self) -> float:
+        """At the end."""
+        ...
+
+
+StageT = TypeVar("StageT", bound=Curve)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported as training goes on.
+
+    Attributes:
+        step, steps: iterations done and in all.
+        loss: mean since the last report.
+        learning_rate: of the last step.
+        seconds_per_step: since the last report.
+        score: of the averaged weights, where they were just validated.
+        best: highest score so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds_per_step: float
+    score: float | None
+    best: float
+
+    @property
+    def seconds_left(self) -> float:
+        """At the present speed."""
+        return (self.steps - self.step) * self.seconds_per_step
+
+
+def learning_rate(stage: Curve, step: int) -> float:
+    """Learning rate of a stage's step (from 0): linear warm-up, then a half cosine down."""
+    if step < stage.warmup:
+        return stage.learning_rate * (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, stage.iterations - stage.warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * done))
+    return stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * fall
+
+
+def fit(
+    net: nn.Module,
+    stages: Sequence[StageT],
+    loss: Callable[[nn.Module, StageT, int], Tensor],
+    score: Callable[[nn.Module], float],
+    directory: Path,
+    *,
+    ema: float,
+    clip: float,
+    validate_every: int,
+    checkpoint_every: int,
+    identity: str,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda _: None,
+    report_every: int = 100,
+) -> tuple[nn.Module, float]:
+    """Train a network in place and return its averaged weights at their best.
+
+    A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
+    where an uninterrupted one does, on the same machine with the same number of threads.
+
+    Args:
+        net: trained in place; only parameters that require gradients change.
+        stages: one after the other; the optimiser's state is kept across.
+        loss: of the network, the stage and the step (counted from 0 over all stages); must depend on nothing else.
+        score: of the averaged network, the higher the better.
+        directory: for `checkpoint.pt` and `log.jsonl`.
+        ema: decay of the averaged weights.
+        clip: largest norm of the gradient; a longer one is shortened to it.
+        validate_every, checkpoint_every, report_every: iterations.
+        identity: of the recipe and data; resuming under another one is refused.
+        resume: go on from the checkpoint where there is one.
+        report: called at every report and validation.
+
+    Returns:
+        the averaged network with the weights that scored highest, and that score.
+
+    Raises:
+        RecipeError: resuming a run of another recipe, or training diverged.
+        OutputError: a checkpoint cannot be written.
+    """
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=1.0, betas=(0.9, 0.99))
+    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)  # type: ignore[no-untyped-call]
+    averaged.requires_grad_(False)
+    best_state = {k: v.clone() for k, v in averaged.module.state_dict().items()}
+    best, start = -math.inf, 0
+
+    path = directory / "checkpoint.pt"
+    if resume and path.exists():
+        saved = torch.load(path, weights_only=True)
+        if saved["identity"] != identity:
+            raise RecipeError(
+                f"{path}: belongs to another recipe, data or teacher; start anew in another folder or without --resume"
+            )
+        net.load_state_dict(saved["net"])
+        averaged.load_state_dict(saved["averaged"])
+        optimiser.load_state_dict(saved["optimiser"])
+        best, best_state, start = saved["best"], saved["best_state"], saved["step"]
+
+    def checkpoint(step: int) -> None:
+        state: dict[str, Any] = {
+            "identity": identity,
+            "step": step,
+            "net": net.state_dict(),
+            "averaged": averaged.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "best": best,
+            "best_state": best_state,
+        }
+        growing = path.with_suffix(".part")
+        try:
+            torch.save(state, growing)
+            growing.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(f"{path}: checkpoint cannot be written ({error})") from error
+
+    directory.mkdir(parents=True, exist_ok=True)
+    steps = sum(stage.iterations for stage in stages)
+    total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+    with (directory / "log.jsonl").open("a", encoding="utf-8") as log:
+        first = 0
+        for stage in stages:
+            for step in range(max(first, start), first + stage.iterations):
+                rate = learning_rate(stage, step - first)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                net.train()
+                optimiser.zero_grad(set_to_none=True)
+                value = loss(net, stage, step)
+                value.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(trained, clip)
+                optimiser.step()
+                averaged.update_parameters(net)
+                total, counted = total + value.detach(), counted + 1
+
+                done = step + 1
+                validating = done % validate_every == 0 or done == steps
+                saving = done % checkpoint_every == 0 or done == steps
+                if (saving or validating) and not all(p.isfinite().all() for p in trained):
+                    raise RecipeError(
+                        f"training diverged before iteration {done}; {path} holds the last good state: "
+                        "start anew with a smaller learning rate"
+                    )
+                if validating or done % report_every == 0:
+                    mean, seconds = float(total) / counted, (time.perf_counter() - clock) / counted
+                    current = None
+                    if validating:
+                        averaged.eval()
+                        current = score(averaged.module)
+                        if current > best:
+                            best = current
+                            best_state = {k: v.clone() for k, v in averaged.module.state_dict().items()}
+                    progress = Progress(done, steps, mean, rate, seconds, current, best)
+                    log.write(json.dumps({"time": time.time(), **vars(progress)}) + "\n")
+                    log.flush()
+                    report(progress)
+                    total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+                if saving:
+                    checkpoint(done)
+            first += stage.iterations
+    averaged.module.load_state_dict(best_state)
+    averaged.eval()
+    return averaged.module, best
