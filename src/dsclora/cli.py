@@ -1,6 +1,7 @@
 """The command line: one command per verb, no logic. Results go to stdout, everything else to stderr."""
 
 import json
+import logging
 import sys
 import traceback
 from dataclasses import asdict
@@ -36,6 +37,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; 
 
 def main() -> None:
     """Entry point: errors become one line and an exit code (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what libvips warns of is told in our own errors
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
@@ -283,18 +285,16 @@ def pretrain(
 
     Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
     """
-    from dsclora import recipes
-
-    loaded = recipes.load(recipe)
     try:
         import torch
 
-        from dsclora import fit, zoo
+        from dsclora import fit, recipes, zoo
         from dsclora import pretrain as verb
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
     from dsclora.meter import Meter
 
+    loaded = recipes.load(recipe)
     if threads is not None:
         torch.set_num_threads(threads)
     folder = output or Path("runs") / recipe.stem

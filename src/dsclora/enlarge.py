@@ -19,7 +19,7 @@ BORDER_PIXELS = 8
 """How far a picture is continued by reflection. From 4 on a white picture stays white; from 8 on no value moves by more
 than one level against the full 21 (official C = 26 weights, a photograph of 256 x 256)."""
 
-_STRIP_BYTES = 320 * 2**20
+_STRIP_BYTES = 192 * 2**20
 _SHAPE_STEP = 16  # pictures are continued to a multiple of it, so that small ones share compiled shapes
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601; weights of a grey result from the network's three bands
 
@@ -104,6 +104,7 @@ def strips(
             report(done, source.height * source.width)
         if len(strip):
             yield strip
+        del strip  # or the next one is made while this one is still held
 
 
 def _continued(length: int, border: Border) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:

@@ -56,4 +56,5 @@ class MissingExtraError(DscloraError):
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'dsclora[{extra}]'")
+        wanted = f"'dsclora[{extra}]'" if extra else "dsclora"
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {wanted}")

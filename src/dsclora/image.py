@@ -53,7 +53,7 @@ class Saver:
     longest: int
 
 
-_JPEG = Saver("Q={quality},optimize_coding", 95, 8, False, 65_535)
+_JPEG = Saver("Q={quality}", 95, 8, False, 65_535)  # optimize_coding would hold the whole picture in memory
 _TIFF = Saver("compression=deflate,predictor=horizontal,bigtiff={big}", None, 16, True, 2**31 - 1)
 SAVERS = {
     ".jpg": _JPEG,
@@ -313,7 +313,7 @@ def write(output: Output, strips: Iterable[Pixels], width: int, height: int, lik
     stream = _PngStream(strips, width, height, like)
     with files.replacing(path, output.overwrite) as temporary:
         try:
-            image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True)
+            image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="truncated")
             image = _finish(image, output, like)
             size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
             options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
@@ -386,7 +386,7 @@ class _PngStream:
         for strip in strips:
             if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
                 raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
-            for part in np.array_split(strip, max(1, strip.nbytes // 2**24)):  # bounds the copies
+            for part in np.array_split(strip, max(1, strip.nbytes // 2**22)):  # bounds the copies
                 flat = part.astype(part.dtype.newbyteorder(">")).reshape(len(part), -1).view(np.uint8)
                 rows = np.zeros((len(part), 1 + flat.shape[1]), np.uint8)  # a leading 0: no filter
                 rows[:, 1:] = flat
@@ -394,6 +394,7 @@ class _PngStream:
                 if data:
                     yield chunk(b"IDAT", data)
             total += len(strip)
+            del strip, part, rows, flat, data  # or the next strip is made while this one is still held
         if total != height:
             raise ValueError(f"strips hold {total} rows, expected {height}")
         yield chunk(b"IDAT", deflate.flush())

@@ -3,9 +3,10 @@
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Meter:
@@ -17,26 +18,21 @@ class Meter:
     """
 
     def __init__(self, total: float, unit: str) -> None:
-        self._unit, self._begin, self._amount = unit, time.perf_counter(), 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("", total=total, rate="")
+        self._unit, self._begin = unit, time.perf_counter()
+        self._bar = _bar() if sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._task = self._bar.add_task("", total=total, text="", rate="")
 
     def __enter__(self) -> "Meter":
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def at(self, completed: float, amount: float, text: str) -> None:
         """Move the bar.
@@ -46,9 +42,27 @@ class Meter:
             amount: done so far, in the rate's unit.
             text: what is being worked on.
         """
-        rate = amount / max(1e-9, time.perf_counter() - self._begin)
-        self._bar.update(self._task, completed=completed, description=text, rate=f"{rate:.2f} {self._unit}/s")
+        if self._bar is not None:
+            rate = amount / max(1e-9, time.perf_counter() - self._begin)
+            self._bar.update(self._task, completed=completed, text=text, rate=f"{rate:.2f} {self._unit}/s")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(f"dsclora: {text}", markup=False, highlight=False, soft_wrap=True)
+        if self._bar is not None:
+            self._bar.console.print(f"dsclora: {text}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(f"dsclora: {text}", file=sys.stderr, flush=True)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console  # here, since it takes 0.15 s to import, which a script would pay for nothing
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.fields[text]}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

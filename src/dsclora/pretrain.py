@@ -76,6 +76,11 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.network.initialisation == "unit-variance":
+        unused_step = sum(stage.iterations for stage in recipe.stages)
+        first = recipe.stages[0]
+        batch = store.batch(recipe.seed, unused_step, first.batch, first.patch // recipe.network.scale)
+        span.give_unit_variance(net, _to_tensor(batch.lr))
 
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // recipe.network.scale)

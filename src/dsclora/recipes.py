@@ -22,14 +22,15 @@ class Network(_Strict):
     Attributes:
         scale: factor.
         channels: feature channels C.
-        range: the network is trained on `(rgb - mean) * range`. At SPAN's 255 the loss leaps back to
-            its start every thousand steps at a rate of 2e-3 (measured), at 16 it does not. The file has 255 all the
-            same: the first conv is divided.
+        range: the network is trained on `(rgb - mean) * range`. At SPAN's 255 the loss leaps back to its start every
+            thousand steps at a rate of 2e-3 (measured). The file has 255 all the same: the first conv is divided.
+        initialisation: "unit-variance" (see `span.give_unit_variance`) or "default", PyTorch's.
     """
 
     scale: Annotated[int, Field(ge=1, le=8)] = 4
     channels: Annotated[int, Field(ge=4, le=256)] = 26
-    range: Annotated[float, Field(gt=0)] = 16.0
+    range: Annotated[float, Field(gt=0)] = 1.0
+    initialisation: Literal["unit-variance", "default"] = "unit-variance"
 
 
 class Stage(_Strict):

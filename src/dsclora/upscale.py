@@ -99,6 +99,7 @@ class Result:
         status: "done", "skipped" or "failed".
         input_size, output_size: (width, height).
         seconds: from opening to the renamed output.
+        tile: window side that was used; smaller than asked for after running out of memory.
         error: why it failed, one line.
         notices: what the user should know, a line each.
     """
@@ -109,6 +110,7 @@ class Result:
     input_size: tuple[int, int] | None = None
     output_size: tuple[int, int] | None = None
     seconds: float = 0.0
+    tile: int | None = None
     error: str | None = None
     notices: tuple[str, ...] = ()
 
@@ -235,7 +237,9 @@ def upscale_file(
             notices.append(f"{job.source}: out of memory; went on with tiles of {tile}")
             picture = image.open_picture(job.source, options.max_pixels)
     seconds = time.perf_counter() - begin
-    return Result(job.source, target, "done", (picture.width, picture.height), size, seconds, notices=tuple(notices))
+    return Result(
+        job.source, target, "done", (picture.width, picture.height), size, seconds, tile, notices=tuple(notices)
+    )
 
 
 def upscale_files(
@@ -267,8 +271,7 @@ def upscale_files(
                 )
             taken[key] = job.source
             result = upscale_file(engine, job, options, partial(report, number))
-            if options.tile > SMALLEST_TILE and any("out of memory" in n for n in result.notices):
-                options = replace(options, tile=max(SMALLEST_TILE, options.tile // 2))
+            options = replace(options, tile=result.tile or options.tile)
         except DscloraError as error:
             text = str(error)
             if str(job.source) not in text and str(job.target) not in text:

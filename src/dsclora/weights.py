@@ -321,7 +321,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, UnicodeError) as error:
         start = path.read_bytes()[:2]
-        if start in (b"PK", b"\x80\x02"):
+        if start == b"PK" or (
+            start[:1] == b"\x80" and start[1:] <= b"\x05"
+        ):  # a zip, or a bare pickle of protocol 2 to 5
             hint = "it is a PyTorch pickle file; convert it with: dsclora import"
         else:
             hint = f"not a readable safetensors file ({error})"

@@ -1,0 +1,131 @@
+"""One conformance suite for every engine, against the network in float64."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from conftest import photo, random_model
+from dsclora import span, weights
+from dsclora.engines import RUNTIMES, Engine, choose, open_engine
+from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
+from dsclora.weights import Model
+
+NAMES = [r.name for r in RUNTIMES]
+
+
+def reference(model: Model, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The network's output in 0..1, float64, clipped."""
+    net = span.from_model(model).double()
+    x = torch.from_numpy(batch.astype(np.float64) / (255 if batch.dtype == np.uint8 else 1))
+    with torch.inference_mode():
+        return net(x).clamp(0, 1).numpy()  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def engine(request: pytest.FixtureRequest, model: Model) -> Engine:
+    return open_engine(model, request.param, threads=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 7, 2), (2, 16, 24), (3, 33, 17)])
+def test_agrees_with_the_network(engine: Engine, model: Model, shape: tuple[int, int, int]) -> None:
+    count, height, width = shape
+    batch = np.stack([photo(height, width, seed=n).transpose(2, 0, 1) for n in range(count)])
+    made = engine(batch)
+    wanted = reference(model, batch)
+    assert (wanted % 1 > 0).mean() > 0.02, "the test's network clips everywhere"
+    assert made.dtype == np.uint8
+    assert made.shape == (count, 3, height * engine.scale, width * engine.scale)
+    assert np.abs(made - wanted * 255).max() < 0.5 + 1e-3
+    floats = (batch / 255).astype(np.float32)
+    made = engine(floats)
+    assert made.dtype == np.float32
+    assert np.abs(made - reference(model, floats)).max() < 2e-5
+
+
+def test_takes_views_and_keeps_its_results_apart(engine: Engine) -> None:
+    view = photo(20, 30)[::2, ::-1].transpose(2, 0, 1)[None]
+    first = engine(view)
+    kept = first.copy()
+    engine(255 - view)
+    assert np.array_equal(first, kept), "a result was overwritten by the next call"
+    assert first.flags.c_contiguous
+    assert np.array_equal(engine(np.ascontiguousarray(view)), kept)
+    read_only = np.ascontiguousarray(view)
+    read_only.flags.writeable = False
+    assert np.array_equal(engine(read_only), kept)
+
+
+def test_says_what_it_is(engine: Engine, model: Model) -> None:
+    assert (engine.scale, engine.halo) == (model.scale, 21)
+    assert "fp32" in engine.name
+
+
+@pytest.mark.parametrize(
+    "batch", [np.zeros((1, 4, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8), np.zeros((1, 3, 8, 8))]
+)
+def test_refuses_what_it_does_not_take(engine: Engine, batch: npt.NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        engine(batch)
+
+
+def test_extreme_inputs_do_not_hang_or_crash(engine: Engine) -> None:
+    for value in (np.nan, np.inf, -np.inf, 1e-42, 1e30):
+        made = engine(np.full((1, 3, 8, 8), value, np.float32))
+        assert made.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scale_and_width(name: str) -> None:
+    for scale, channels in ((1, 8), (3, 26), (4, 5)):
+        model = random_model(scale, channels, seed=scale)
+        batch = photo(12, 10).transpose(2, 0, 1)[None]
+        made = open_engine(model, name)(batch)
+        assert np.abs(made - reference(model, batch) * 255).max() < 0.5 + 1e-2
+
+
+def test_receptive_radius_is_the_halo(model: Model) -> None:
+    net = span.from_model(model)
+    x = torch.rand(1, 3, 61, 61, requires_grad=True)
+    net(x)[:, :, 60:62, 60:62].sum().backward()
+    assert x.grad is not None
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (int(rows.min()), int(rows.max())) == (30 - weights.HALO, 30 + weights.HALO)
+
+
+def test_bf16_is_near(model: Model) -> None:
+    batch = photo(24, 24).transpose(2, 0, 1)[None]
+    for name in ("openvino", "torch"):
+        made = open_engine(model, name, "bf16")(batch)
+        assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
+    with pytest.raises(EngineError, match="no bf16"):
+        open_engine(model, "onnxruntime", "bf16")
+
+
+def test_choice() -> None:
+    assert choose().name == "openvino"
+    assert choose(device="cuda").name == "torch"
+    with pytest.raises(EngineError, match="unknown engine"):
+        choose("tensorrt")
+    with pytest.raises(EngineError, match="unknown device"):
+        choose(device="tpu")
+    with pytest.raises(EngineError, match="does not run on cuda"):
+        choose("openvino", "cuda")
+
+
+def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dsclora\[ort\]'"):
+        choose("onnxruntime")
+    with pytest.raises(MissingExtraError, match="pip install dsclora"):
+        choose()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_out_of_memory_has_its_own_error(name: str) -> None:
+    engine = open_engine(random_model(2, 64), name)
+    huge = np.broadcast_to(np.uint8(0), (1, 3, 3_000_000, 3_000_000))
+    with pytest.raises((OutOfMemoryError, MemoryError)):
+        engine(huge)

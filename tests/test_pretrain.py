@@ -1,0 +1,228 @@
+"""Training: it learns, it goes on bit for bit after a kill, and a recipe with a typo does not start."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import ROOT, photo, random_model, save
+from dsclora import fit, pretrain, recipes, weights
+from dsclora.errors import ImageError, OutputError, RecipeError
+from dsclora.pairs import open_store
+
+RECIPE = """
+validate_every = 10
+checkpoint_every = 4
+ema = 0.9
+precision = "fp32"
+
+[network]
+scale = 2
+channels = 6
+
+[[stage]]
+iterations = 16
+batch = 2
+patch = 24
+learning_rate = 2e-3
+warmup = 4
+
+[[stage]]
+iterations = 8
+batch = 2
+patch = 32
+learning_rate = 1e-3
+loss = "mse"
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for n in range(3):
+        save(tmp_path / "train" / f"{n}.png", photo(50 + n, 61, seed=n))
+    save(tmp_path / "valid" / "v.png", photo(40, 40, seed=9))
+    return tmp_path / "train", tmp_path / "valid"
+
+
+def load(tmp_path: Path, text: str) -> recipes.PretrainRecipe:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return recipes.load(path)
+
+
+def test_it_learns(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    text = RECIPE.replace("iterations = 16", "iterations = 250").replace("validate_every = 10", "validate_every = 50")
+    logged: list[fit.Progress] = []
+    outcome = pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "out", report=logged.append)
+    scores = [p.score for p in logged if p.score is not None]
+    assert outcome.psnr == max(scores) > scores[0] + 3
+    assert outcome.psnr > 20
+    model = weights.read(outcome.path)
+    assert model.sha256 == outcome.model.sha256
+    assert (model.scale, model.channels, model.range) == (2, 6, weights.SPAN_RANGE)
+    assert model.training["validation"]["psnr"] == pytest.approx(outcome.psnr, abs=1e-4)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == rows[-1]["steps"] == 258
+
+
+def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    teacher = random_model(2, 8)
+    text = RECIPE.replace("warmup = 4", "warmup = 4\nteacher_weight = 1.0\nhr_weight = 0.0")
+    recipe = load(tmp_path, text)
+    with pytest.raises(RecipeError, match="name a teacher"):
+        pretrain.pretrain(recipe, *folders, tmp_path / "a")
+    with pytest.raises(RecipeError, match="teacher enlarges x3"):
+        pretrain.pretrain(recipe, *folders, tmp_path / "a", random_model(3))
+    outcome = pretrain.pretrain(recipe, *folders, tmp_path / "a", teacher)
+    assert outcome.model.training["teacher_sha256"] == teacher.sha256
+    alone = pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "b")
+    assert outcome.model.sha256 != alone.model.sha256
+
+
+TRAIN = """
+import sys; from pathlib import Path; import torch; torch.set_num_threads(1)
+from dsclora import pretrain, recipes
+base = Path(sys.argv[1])
+pretrain.pretrain(recipes.load(base / "recipe.toml"), base / "train", base / "valid", Path(sys.argv[2]), resume=True)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    text = RECIPE.replace("iterations = 16", "iterations = 24").replace("checkpoint_every = 4", "checkpoint_every = 8")
+    load(tmp_path, text)
+    command = [sys.executable, "-c", TRAIN, str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    kills = 0
+    broken = tmp_path / "broken"
+    for _ in range(30):
+        process = subprocess.Popen([*command, str(broken)])
+        reached = _step(broken)
+        while process.poll() is None and _step(broken) == reached:
+            time.sleep(0.005)
+        if process.poll() is None:  # it has just written a checkpoint: kill it somewhere after
+            time.sleep(0.01 * (kills % 3))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if (broken / "model.safetensors").exists():
+            break
+    assert kills >= 2
+    assert (
+        weights.read(broken / "model.safetensors").sha256 == weights.read(tmp_path / "whole/model.safetensors").sha256
+    )
+
+
+def _step(folder: Path) -> int:
+    try:
+        return int(os.stat(folder / "checkpoint.pt").st_mtime_ns)  # noqa: PTH116
+    except FileNotFoundError:
+        return 0
+
+
+def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
+    with pytest.raises(OutputError, match="--resume or choose another folder"):
+        pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
+    other = load(tmp_path, RECIPE.replace("2e-3", "3e-3"))
+    with pytest.raises(RecipeError, match="another recipe"):
+        pretrain.pretrain(other, *folders, tmp_path / "out", resume=True)
+
+
+def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    text = RECIPE.replace("learning_rate = 2e-3", "learning_rate = 1e30").replace("warmup = 4", "")
+    with pytest.raises(RecipeError, match="diverged before iteration"):
+        pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "out")
+
+
+def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (folders[0] / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    said: list[str] = []
+    store = open_store(folders[0], 2, tmp_path / "store", said.append)
+    assert len(store) == 3
+    assert any("broken.jpg" in line for line in said)
+    with pytest.raises(ImageError, match="no picture is 400 pixels"):
+        store.batch(0, 0, 2, 200)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no pictures"):
+        open_store(tmp_path / "empty", 2, tmp_path / "store2")
+
+
+def test_patches_depend_on_seed_and_step_alone_and_fit_together(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    store = open_store(folders[0], 2, tmp_path / "store")
+    store.add_teacher("double", lambda lr: lr.repeat(2, 0).repeat(2, 1))
+    again = open_store(folders[0], 2, tmp_path / "store")
+    again.add_teacher("double", lambda lr: pytest.fail("the teacher's pictures are kept"))
+    a, b, c = store.batch(1, 7, 4, 9), again.batch(1, 7, 4, 9), store.batch(1, 8, 4, 9)
+    assert np.array_equal(a.hr, b.hr)
+    assert not np.array_equal(a.hr, c.hr)
+    assert a.lr.shape == (4, 3, 9, 9)
+    assert a.hr.shape == (4, 3, 18, 18)
+    assert a.teacher is not None
+    assert np.array_equal(a.teacher, a.lr.repeat(2, 2).repeat(2, 3)), "LR and teacher are cut and turned alike"
+    assert np.abs(a.hr[:, :, ::2, ::2].astype(int) - a.lr).mean() < 25
+
+
+def test_learning_rate_curve() -> None:
+    stage = recipes.Stage(iterations=100, warmup=10, learning_rate=1.0, final_learning_rate=0.0)
+    curve = [fit.learning_rate(stage, s) for s in range(100)]
+    assert curve[0] == pytest.approx(0.1)
+    assert max(curve) == curve[9] == curve[10] == 1.0
+    assert curve[55] == pytest.approx(0.5)
+    assert curve[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("iteratons = 5", r"stage\.0\.iteratons: extra inputs are not permitted"),
+        ("patch = 25", "25 does not divide by the scale, 2"),
+        ('loss = "l2"', r"stage\.0\.loss"),
+        ("batch = 0", r"stage\.0\.batch"),
+        ("learning_rate = ", "not TOML"),
+    ],
+)
+def test_recipe_mistakes(tmp_path: Path, change: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        load(tmp_path, f"[network]\nscale = 2\n[[stage]]\niterations = 3\n{change}\n")
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"stage\.0\.batch.*sead"):
+        load(tmp_path, "sead = 1\n[[stage]]\niterations = 3\nbatch = -1\n")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipes.load(tmp_path / "none.toml")
+
+
+@given(st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=4), st.none()), max_size=4))
+def test_no_recipe_crashes_the_reader(content: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        recipes.PretrainRecipe.model_validate(content)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_the_recipes_that_come_with_it_are_valid(path: Path) -> None:
+    assert recipes.load(path).stages
+
+
+def test_saved_model_equals_the_trained_network() -> None:
+    from dsclora import span
+
+    torch.manual_seed(0)
+    net = span.SpanTrain(6, 2, range=16.0).eval()
+    model = weights.with_range(span.to_model(net, {}, "MIT"), 255.0)
+    x = torch.rand(1, 3, 10, 10)
+    with torch.inference_mode():
+        assert torch.allclose(span.from_model(model)(x), net(x), atol=1e-4)
+    assert replace(model, name="x").sha256 == model.sha256

@@ -1,0 +1,69 @@
+"""The network: the collapse is exact, the training form is what its definition says."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dsclora import span
+
+
+def test_collapse_is_exact_in_float64() -> None:
+    torch.manual_seed(0)
+    net = span.SpanTrain(12, 3).double().eval()
+    plain = span.collapse(net)
+    x = torch.rand(2, 3, 11, 7, dtype=torch.float64)
+    with torch.inference_mode():
+        assert (net(x) - plain(x)).abs().max() < 1e-12 * net(x).abs().max()
+    assert not any(isinstance(m, span.Conv3XC) for m in plain.modules())
+    assert torch.equal(plain.mean, net.mean)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (9, 9)])
+def test_conv3xc_equals_its_definition(size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    conv = span.Conv3XC(4, 6).double()
+    x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    literal = conv.conv(functional.pad(x, (1, 1, 1, 1))) + conv.sk(x)
+    assert (conv(x) - literal).abs().max() < 1e-12
+    wanted = torch.autograd.grad(literal.square().sum(), [x, *conv.parameters()])
+    given = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(given, wanted, strict=True))
+
+
+def test_a_block_by_hand() -> None:
+    # convs that pass their input on: o1 = x, o2 = silu(x), o3 = silu(silu(x))
+    block = span.SPAB(1, span.PlainConv)
+    for conv in (block.c1_r, block.c2_r, block.c3_r):
+        assert isinstance(conv, span.PlainConv)
+        nn.init.dirac_(conv.eval_conv.weight)
+        nn.init.zeros_(conv.eval_conv.bias)  # type: ignore[arg-type]
+    out, inner = block(torch.full((1, 1, 1, 1), 2.0))
+    silu2 = 2 / (1 + 2.718281828459045**-2)
+    silu1 = silu2 / (1 + 2.718281828459045**-silu2)
+    assert inner.item() == pytest.approx(silu2)
+    assert out.item() == pytest.approx((silu1 + 2) * (1 / (1 + 2.718281828459045**-silu1) - 0.5))
+
+
+def test_collapse_leaves_the_original_and_a_plain_net_unchanged() -> None:
+    net = span.SpanTrain(4, 2)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    plain = span.collapse(net)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    again = span.collapse(plain)
+    assert again is not plain
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in plain.state_dict().items())
+
+
+def test_unit_variance_at_every_conv() -> None:
+    torch.manual_seed(0)
+    net = span.SpanTrain(8, 2, range=1.0)
+    lr = torch.rand(4, 3, 16, 16)
+    span.give_unit_variance(net, lr)
+    seen: list[float] = []
+    for module in net.modules():
+        if isinstance(module, span.Conv3XC):
+            module.register_forward_hook(lambda _, __, output: seen.append(output.std().item()))
+    net(lr)
+    assert len(seen) == 20
+    assert seen == pytest.approx([1] * 20, abs=1e-4)
