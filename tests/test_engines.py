@@ -26,7 +26,7 @@ def reference(model: Model, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 @pytest.fixture(scope="module", params=NAMES)
 def engine(request: pytest.FixtureRequest, model: Model) -> Engine:
-    return open_engine(model, request.param, threads=2)
+    return open_engine(model, request.param, threads=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 7, 2), (2, 16, 24), (3, 33, 17)])

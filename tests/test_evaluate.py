@@ -89,3 +89,14 @@ def test_csv(tmp_path: Path) -> None:
     assert evaluate.mean(scores[:1]) == pytest.approx((30.123456789, 0.9))
     with pytest.raises(ValueError, match="no scores"):
         evaluate.mean([])
+
+
+def test_what_cannot_be_measured_is_told(bench: Path) -> None:
+    save(bench / "small" / "x.png", photo(8, 8))
+    pairs = evaluate.find_pairs(bench / "small", 4)
+    (found,) = evaluate.evaluate(lambda lr: lr, pairs, 4, metrics.protocol("classic-y", 4))
+    assert isinstance(found, evaluate.Failure)
+    assert "border" in found.error
+    save(bench / "small" / "x.tif", photo(20, 20))
+    with pytest.raises(ImageError, match="same name"):
+        evaluate.find_pairs(bench / "small", 4)

@@ -1,5 +1,6 @@
 """Pictures in and out: every format, depth and kind, metadata, and what is not a picture."""
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -109,6 +110,29 @@ def test_orientation_is_applied_and_reset(tmp_path: Path, orientation: int) -> N
     assert np.array_equal(open_picture(source).rows()(0, made.height), wanted)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif"])
+def test_orientation_in_exif_and_xmp_is_reset(tmp_path: Path, suffix: str) -> None:
+    def tag(picture: pyvips.Image) -> pyvips.Image:
+        picture = picture.copy()
+        picture.set_type(pyvips.GValue.gstr_type, "exif-ifd0-Artist", "Ada (Ada, ASCII, 4 components, 4 bytes)")
+        picture.set_type(pyvips.GValue.gint_type, "orientation", 6)
+        picture.set_type(pyvips.GValue.blob_type, "xmp-data", b'<x:xmpmeta tiff:Orientation="6"/>')
+        return picture
+
+    source = save(tmp_path / f"camera{suffix}", photo(32, 48), tag)
+    if suffix != ".avif":  # HEIF turns the picture itself
+        assert pyvips.Image.new_from_file(str(source)).get("orientation") == 6
+    copy(source, tmp_path / f"out{suffix}")
+    made = pyvips.Image.new_from_file(str(tmp_path / f"out{suffix}"))
+    assert "Ada" in str(made.get("exif-ifd0-Artist"))
+    assert not made.get_typeof("orientation") or made.get("orientation") == 1
+    if made.get_typeof("exif-ifd0-Orientation"):
+        assert str(made.get("exif-ifd0-Orientation")).startswith("1")
+    assert b'Orientation="6"' not in bytes(made.get("xmp-data"))
+    if suffix != ".avif":
+        assert (made.width, made.height) == (32, 48)
+
+
 def p3_profile() -> bytes:
     grey = pyvips.Image.black(8, 8, bands=3).copy(interpretation="srgb")
     return bytes(grey.icc_transform("p3", input_profile="srgb").get("icc-profile-data"))
@@ -146,6 +170,19 @@ def test_colour_is_spread_under_transparent_pixels(tmp_path: Path) -> None:
     assert np.array_equal(made[..., 3], pixels[..., 3])
     assert np.array_equal(made[:, 30:], pixels[:, 30:])
     assert np.abs(made[:, 9:30, :3].astype(int) - (200, 100, 50)).max() <= 1, "21 pixels are what the network sees"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".gif"])
+@pytest.mark.parametrize("step", [400, 391])
+def test_transparent_pictures_stream(tmp_path: Path, suffix: str, step: int) -> None:
+    pixels = photo(1500, 600, 4)
+    pixels[..., 3] = (pixels[..., 3] > 100) * 255
+    picture = open_picture(save(tmp_path / f"in{suffix}", pixels))
+    rows = picture.rows()
+    made = np.concatenate([rows(y, min(step, 1500 - y)) for y in range(0, 1500, step)])
+    assert np.array_equal(made[..., 3], pixels[..., 3])
+    whole = open_picture(tmp_path / f"in{suffix}")
+    assert np.array_equal(made, whole.image.copy_memory().numpy())
 
 
 def test_transparency_into_jpeg_goes_on_white(tmp_path: Path) -> None:
@@ -215,6 +252,9 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(ImageError, match=r"damaged|truncated"):
         image.read_rgb8(path)
+    path.write_bytes(whole[: len(whole) // 4])
+    with pytest.raises(ImageError, match=r"damaged|truncated"):
+        image.read_rgb8(path)
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
@@ -232,6 +272,19 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "hdr.tif", photo(8, 8), lambda i: i.cast("float"))
     with pytest.raises(ImageError, match="float"):
         open_picture(path)
+
+
+def test_bands_that_do_not_fit_their_kind_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "odd.tif", photo(8, 8), lambda i: i.copy(interpretation="b-w"))
+    with pytest.raises(ImageError, match="3 bands"):
+        open_picture(path)
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))
+    path.write_bytes(save(tmp_path / "plain.png", photo(9, 8)).read_bytes())
+    copy(path, path.with_name(path.stem + "-out.png"))
+    assert open_picture(path.with_name(path.stem + "-out.png")).height == 9
 
 
 def test_odd_names(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_step_doubled_by_hand() -> None:
 )
 def test_flat_stays_flat_and_sides_are_rounded_up(height: int, width: int, scale: float, value: int) -> None:
     made = imresize(np.full((height, width, 3), value, np.uint8), scale)
-    assert made.shape == (int(np.ceil(round(height * scale, 9))), int(np.ceil(round(width * scale, 9))), 3)
+    assert made.shape == (int(np.ceil(height * scale)), int(np.ceil(width * scale)), 3)
     assert (made == value).all()
 
 

@@ -52,6 +52,14 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "d" / "out").mkdir()
     (tmp_path / "d" / "out" / "old.png").touch()
     assert "d/out/out/old.png" not in planned(["d"], "d/out"), "its own outputs are not inputs"
+    assert len(planned(["d"], ".")) == 4, "a folder may be written beside itself"
+    (tmp_path / "bare").touch()
+    assert planned(["bare"], options=Options(scale=1.5)) == ["bare_x1.5.png"]
+    for inputs, output in ((["a.jpg", "b.GIF"], "out.png"), (["d"], "out.png"), ([""], None)):
+        with pytest.raises(UsageError):
+            planned(inputs, output)
+    with pytest.raises(UsageError, match="contradict"):
+        planned(["a.jpg"], "out.png", suffix=".jpg")
 
 
 def test_inputs_that_name_nothing(tmp_path: Path) -> None:
@@ -142,6 +150,45 @@ def test_one_target_for_two_inputs(tmp_path: Path) -> None:
     assert len({r.target for r in results if r.status == "done"}) == 2
 
 
+def test_an_input_is_never_replaced_by_the_output_of_another(tmp_path: Path) -> None:
+    gif, png = save(tmp_path / "a.gif", photo(9, 9)), save(tmp_path / "a.png", photo(9, 9, seed=1))
+    before = png.read_bytes()
+    results = run([Job(gif, png), Job(png, tmp_path / "out.png")], Options(if_exists="overwrite"))
+    assert [r.status for r in results] == ["failed", "done"]
+    assert "an input" in (results[0].error or "")
+    assert png.read_bytes() == before
+
+
+def test_a_failed_input_does_not_claim_its_target(tmp_path: Path) -> None:
+    bad = tmp_path / "a.gif"
+    bad.write_bytes(b"GIF89a")
+    good = save(tmp_path / "a.png", photo(9, 9))
+    results = run([Job(p, tmp_path / "out" / "a.png") for p in (bad, good)])
+    assert [r.status for r in results] == ["failed", "done"]
+
+
+def test_two_spellings_of_one_target(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "1.png", photo(9, 9)), save(tmp_path / "2.png", photo(9, 9))
+    jobs = [Job(first, tmp_path / "x.png"), Job(second, tmp_path / "d" / ".." / "x.png")]
+    (tmp_path / "d").mkdir()
+    assert [r.status for r in run(jobs, Options(if_exists="overwrite"))] == ["done", "failed"]
+
+
+def test_whatever_goes_wrong_with_one_picture_the_next_is_done(tmp_path: Path) -> None:
+    class Broken(Nearest):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if batch.shape[3] > 60:
+                raise KeyError("a bug")
+            return super().__call__(batch)
+
+    wide, narrow = save(tmp_path / "w.png", photo(9, 99)), save(tmp_path / "n.png", photo(9, 9))
+    results = run([Job(p, tmp_path / "out" / p.name) for p in (wide, narrow)], engine=Broken())
+    assert [r.status for r in results] == ["failed", "done"]
+    assert str(wide) in (results[0].error or "")
+    long = Job(wide, tmp_path / ("n" * 254 + ".png"))
+    assert run([long])[0].status == "failed"
+
+
 def test_unwritable_targets(tmp_path: Path) -> None:
     source = save(tmp_path / "in.png", photo(9, 9))
     (tmp_path / "file").touch()
@@ -202,7 +249,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
-    """Peak memory of a process that enlarges a picture, and one four times as high."""
+    """Peak memory of a process that enlarges a picture, and one three times as high."""
     code = (
         "import resource, sys; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path; from conftest import Nearest\n"

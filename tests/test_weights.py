@@ -84,6 +84,13 @@ def test_damage_is_named(model_file: Path) -> None:
     spoil(lambda t, h: h.update(mean="[1"), "damaged header")
     spoil(lambda t, h: h.pop("mean"), "damaged header")
     spoil(lambda t, h: h.update(training="[]["), "damaged header")
+    spoil(lambda t, h: h.update(training="[1]"), "damaged header")
+    spoil(lambda t, h: h.update(training="[" * 100_000), "damaged header")
+    spoil(lambda t, h: h.update(training='{"a": NaN}'), "damaged header")
+    spoil(lambda t, h: h.update(range="nan"), "damaged header")
+    spoil(lambda t, h: h.update(range="0"), "damaged header")
+    spoil(lambda t, h: h.update(architecture="efdn"), "damaged header")
+    spoil(lambda t, h: t["conv_cat.bias"].__setitem__(0, np.nan), "NaN")
     spoil(lambda t, h: h.clear(), "dsclora import")
     spoil(lambda t, h: t.pop("conv_cat.bias"), "SPAN variant.*1 missing, such as conv_cat.bias")
     spoil(lambda t, h: t.update({"conv_cat.bias": np.zeros(5, np.float32)}), r"shape \(5,\).*\(6,\)")
@@ -181,6 +188,30 @@ def test_what_a_foreign_file_looks_like(tmp_path: Path, keys: list[str], guess: 
     save_file({k: np.zeros(1, np.float32) for k in keys}, path)
     with pytest.raises(ModelError, match=guess):
         weights.import_file(path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"conv_1.eval_conv.weight": torch.zeros(())},
+        {"upsampler.0.weight": torch.zeros(3, dtype=torch.complex64)},
+        {"conv_cat.weight": torch.zeros(2, 2).to_sparse()},
+        {"conv_cat.weight": torch.zeros(1, dtype=torch.half).expand(10**7, 10**7)},
+        {"conv_1.sk.weight": torch.zeros(3), **{f"conv_1.conv.{n}.weight": torch.zeros(3) for n in range(3)}},
+    ],
+)
+def test_odd_tensors_are_one_line(tmp_path: Path, model: Model, odd: dict[str, torch.Tensor]) -> None:
+    state = {k: torch.from_numpy(v.copy()) for k, v in model.tensors.items()} | odd
+    state |= {k.replace("weight", "bias"): torch.zeros(3) for k in odd if ".conv." in k or ".sk." in k}
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(ModelError, match=r"odd\.pth"):
+        weights.import_file(tmp_path / "odd.pth")
+
+
+def test_a_picture_called_pth(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(b"\x89PNG and so on")
+    with pytest.raises(ModelError, match="not a PyTorch file"):
+        weights.import_file(tmp_path / "x.pth")
 
 
 def test_official_files(shared: Path) -> None:

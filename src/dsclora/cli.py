@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import sys
 import traceback
 from dataclasses import asdict
@@ -12,6 +14,7 @@ import typer
 
 import dsclora
 from dsclora.errors import DscloraError, MissingExtraError, RecipeError, UsageError
+from dsclora.meter import printable
 
 app = typer.Typer(
     name="dsclora",
@@ -37,15 +40,17 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; 
 
 def main() -> None:
     """Entry point: errors become one line and an exit code (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    for name in ("stdout", "stderr"):  # closed by the caller
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (for the whole run)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like an interruption by hand
     logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what libvips warns of is told in our own errors
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _say("interrupted; finished files are kept, run again with --if-exists skip or --resume to go on")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        app()
+    except SystemExit as done:
+        if done.code == 130:
+            _say("interrupted; finished files are kept, run again with --if-exists skip or --resume to go on")
+        raise
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback unless asked for)
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
@@ -57,12 +62,11 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(f"dsclora: {text}" if not text.startswith(" ") else text, file=sys.stderr)
+    print(f"dsclora: {printable(text)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, default=str, allow_nan=False)
-    print()
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
 def _version(value: bool) -> None:
@@ -120,8 +124,11 @@ def upscale(
     from dsclora import upscale as verb
     from dsclora import zoo
     from dsclora.engines import open_engine
+    from dsclora.image import SAVERS
     from dsclora.meter import Meter
 
+    if not 0 < max_megapixels < float("inf"):
+        raise UsageError(f"--max-megapixels must be positive, got {max_megapixels}")
     options = verb.Options(
         scale=scale,
         fit=_box(fit),
@@ -134,6 +141,8 @@ def upscale(
         max_pixels=int(max_megapixels * 1e6),
     )
     suffix = None if format is None else "." + format.lower().lstrip(".")
+    if suffix is not None and suffix not in SAVERS:
+        raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
     content = zoo.load(model)
     if scale is not None and scale > content.scale:
         raise UsageError(f"--scale {scale:g} is more than {model}'s factor, {content.scale}")
@@ -143,26 +152,29 @@ def upscale(
     running = open_engine(content, engine, precision, device, threads)
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {running.name}")
-    amount = 0.0
+    amount, interrupted = 0.0, False
     with Meter(len(jobs), "Mpixel") as meter:
 
         def report(number: int, done: int, total: int) -> None:
             meter.at(number + done / total, amount + done / 1e6, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
 
-        for result in verb.upscale_files(running, jobs, options, report):
-            results.append(result)
-            if result.status == "done" and result.input_size is not None:
-                amount += result.input_size[0] * result.input_size[1] / 1e6
-            for notice in result.notices:
-                meter.say(notice)
-            meter.say(_line(result))
+        try:
+            for result in verb.upscale_files(running, jobs, options, report):
+                results.append(result)
+                if result.status == "done" and result.input_size is not None:
+                    amount += result.input_size[0] * result.input_size[1] / 1e6
+                for notice in result.notices:
+                    meter.say(notice)
+                meter.say(_line(result))
+        except KeyboardInterrupt:
+            interrupted = True  # what is done is still reported
     count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     if as_json:
         rows = [asdict(r) for r in results]
         _print_json({"model": content.name, "scale": content.scale, "engine": running.name, **count, "results": rows})
     elif len(results) > 1:
         _say(", ".join(f"{n} {status}" for status, n in count.items() if n))
-    raise typer.Exit(1 if count["failed"] else 0)
+    raise typer.Exit(130 if interrupted else 1 if count["failed"] else 0)
 
 
 def _box(text: str | None) -> tuple[int, int] | None:
@@ -249,7 +261,7 @@ def evaluate(
             {
                 "protocol": spelled,
                 "model": facts | {"parameters": content.parameters},
-                "mean": {"psnr": psnr, "ssim": _or_none(ssim)},
+                "mean": {"psnr": _or_none(psnr), "ssim": _or_none(ssim)},
                 "images": [{"name": s.name, "psnr": _or_none(s.psnr), "ssim": _or_none(s.ssim)} for s in scores],
                 "failed": failures,
             }

@@ -11,7 +11,7 @@ import pyvips
 
 import dsclora
 from dsclora import zoo
-from dsclora.engines import RUNTIMES, choose
+from dsclora.engines import RUNTIMES
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -21,12 +21,12 @@ def examine() -> dict[str, Any]:
 
     Looks, but runs no network; of PyTorch, when installed, the devices are asked for.
     """
-    used = choose()
+    used = next((r for r in RUNTIMES if r.installed), None)
     runtimes = []
     for runtime in RUNTIMES:
         row: dict[str, Any] = {"engine": runtime.name, "installed": runtime.installed}
         if runtime.installed:
-            row["version"] = metadata.version(runtime.package)
+            row["version"] = _version(runtime.package) or "unknown version"
             row["devices"] = [d for d in runtime.devices if d == "cpu" or _torch_sees(d)]
         else:
             row["install"] = f"pip install 'dsclora[{runtime.extra}]'" if runtime.extra else "pip install dsclora"
@@ -40,7 +40,7 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "libvips": ".".join(str(pyvips.version(i)) for i in range(3)),
         "runtimes": runtimes,
-        "why": _why(used.name),
+        "why": _why(used.name) if used else "no runtime is installed",
         "training": {p: _version(p) for p in ("torch", "pydantic")},
         "models": zoo.names(),
     }

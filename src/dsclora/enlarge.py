@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dsclora import tiles
 from dsclora.engines import Engine
+from dsclora.errors import OutOfMemoryError
 from dsclora.image import Pixels
 
 Border = Literal["reflect", "zero"]
@@ -64,8 +65,18 @@ def strips(
         (n, width * scale, bands) from top to bottom, dtype as the source's.
 
     Raises:
+        OutOfMemoryError: a smaller tile may fit.
         EngineError: the runtime failed.
     """
+    try:
+        yield from _strips(engine, source, border, tile, report)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"out of memory with tiles of {tile}") from error
+
+
+def _strips(
+    engine: Engine, source: Source, border: Border, tile: int, report: Callable[[int, int], None]
+) -> Iterator[Pixels]:
     scale, halo = engine.scale, engine.halo
     # where each row and column of the continued picture comes from, and which of them are the picture
     row_index, rows_inside = _continued(source.height, border)

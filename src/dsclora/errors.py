@@ -5,6 +5,7 @@
     ├── OutputError                 a result cannot be written: exists already, unwritable, disk full
     ├── ModelError                  a weights file is refused: corrupt, not recognised, wrong scale
     ├── RecipeError                 a training recipe is refused: unknown key, value out of range
+    ├── TrainingError               a run cannot go on: diverged, damaged checkpoint, other data than before
     ├── EngineError                 a runtime is missing on this machine or cannot run this model
     │   └── OutOfMemoryError             the runtime ran out of memory; a smaller tile may fit
     ├── MissingExtraError                an optional dependency is not installed
@@ -32,6 +33,10 @@ class ModelError(DscloraError):
 
 class RecipeError(DscloraError):
     """A training recipe that is refused."""
+
+
+class TrainingError(DscloraError):
+    """A training run that cannot go on."""
 
 
 class EngineError(DscloraError):

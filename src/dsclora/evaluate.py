@@ -60,15 +60,25 @@ def find_pairs(folder: Path, scale: int) -> list[Pair]:
         ImageError: no pictures, or an LR picture without its HR or the other way round (all named at once).
     """
     hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
-    hr = {path.relative_to(hr_folder).with_suffix(""): path for path in image.find(hr_folder)}
+    hr = _by_stem(hr_folder)
     lr_folder = folder / f"LRx{scale}"
     if hr_folder == folder or not lr_folder.is_dir():
         return [Pair(str(stem), path, None) for stem, path in hr.items()]
-    lr = {path.relative_to(lr_folder).with_suffix(""): path for path in image.find(lr_folder)}
+    lr = _by_stem(lr_folder)
     if hr.keys() != lr.keys():
         odd = ", ".join(sorted(str(s) for s in hr.keys() ^ lr.keys())[:10])
         raise ImageError(f"{folder}: HR/ and LRx{scale}/ do not hold the same names; only in one of them: {odd}")
     return [Pair(str(stem), hr[stem], lr[stem]) for stem in hr]
+
+
+def _by_stem(folder: Path) -> dict[Path, Path]:
+    found: dict[Path, Path] = {}
+    for path in image.find(folder):
+        stem = path.relative_to(folder).with_suffix("")
+        if stem in found:
+            raise ImageError(f"{path}: has the same name as {found[stem]}; keep one of them")
+        found[stem] = path
+    return found
 
 
 def read_pair(pair: Pair, scale: int) -> tuple[Uint8, Uint8]:
@@ -131,6 +141,8 @@ def evaluate(
     for pair in pairs:
         try:
             lr, hr = read_pair(pair, scale)
+            if min(hr.shape[:2]) <= 2 * protocol.border:
+                raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
             sr = run(lr)
             yield Measured(Score(pair.name, *protocol.score(sr, hr)), lr, sr, hr)
         except DscloraError as error:

@@ -1,7 +1,6 @@
 """Writing files whole or not at all."""
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,20 +22,18 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         OutputError: the target exists and `overwrite` is false, or the folder or disk refuses it.
     """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder")
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.part")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder")
+        if (path.exists() or path.is_symlink()) and not overwrite:
+            raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise _refused(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise _refused(path, error) from error
@@ -46,9 +43,3 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 
 def _refused(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error})")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -5,10 +5,11 @@ they are made (`write`), so memory does not grow with its height. Arrays are (he
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ READABLE = frozenset(
 """Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
 
 _LOADERS = ("jpegload", "pngload", "webpload", "heifload", "tiffload", "gifload")
+_GREY = ("b-w", "grey16")
+_KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
 _BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
 
 
@@ -53,7 +56,7 @@ class Saver:
     longest: int
 
 
-_JPEG = Saver("Q={quality}", 95, 8, False, 65_535)  # optimize_coding would hold the whole picture in memory
+_JPEG = Saver("Q={quality}", 95, 8, False, 65_500)  # optimize_coding would hold the whole picture in memory
 _TIFF = Saver("compression=deflate,predictor=horizontal,bigtiff={big}", None, 16, True, 2**31 - 1)
 SAVERS = {
     ".jpg": _JPEG,
@@ -113,10 +116,12 @@ class Picture:
 
         def read(y: int, count: int) -> Pixels:
             try:
-                buffer = region.fetch(0, y, self.width, count)
+                # a few rows at a time: what looks around (the spreading of colours under transparent pixels) would else
+                # ask for rows that a sequential reader has passed
+                parts = [region.fetch(0, at, self.width, min(16, y + count - at)) for at in range(y, y + count, 16)]
             except pyvips.Error as error:
                 raise ImageError(f"{self.path}: damaged or truncated ({_reason(error)})") from error
-            return np.frombuffer(buffer, self.dtype).reshape(count, self.width, self.bands)
+            return np.frombuffer(b"".join(parts), self.dtype).reshape(count, self.width, self.bands)
 
         return read
 
@@ -195,11 +200,13 @@ def _load(path: Path, access: str, max_pixels: int) -> pyvips.Image:
     try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder")
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path}: not a regular file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
         # a source, not a file name: vips would read options out of names such as "a[1]"
-        source = pyvips.Source.new_from_file(os.fspath(path))
-        image = pyvips.Image.new_from_source(source, "", access=access, fail_on="truncated")
+        source = pyvips.Source.new_from_file(os.fsencode(path))
+        image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error")
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     except pyvips.Error as error:
@@ -229,9 +236,9 @@ def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
             image = image.colourspace("rgb16" if kind == "labs" else "srgb")
         image = _without(image, "icc-profile-data")
         converted = kind.upper()
-    elif kind not in ("srgb", "b-w", "rgb16", "grey16", "multiband"):
+    elif kind not in ("srgb", "rgb16", *_GREY):
         raise ImageError(f"{path}: pixels of kind {kind} are not supported; save it as 8 or 16 bit RGB or grey first")
-    if image.format not in ("uchar", "ushort") or image.bands > 4:
+    if image.format not in ("uchar", "ushort") or image.bands != (1 if kind in _GREY else 3) + image.hasalpha():
         raise ImageError(
             f"{path}: {image.bands} bands of {image.format} are not supported; save it as 8 or 16 bit RGB or grey first"
         )
@@ -274,7 +281,6 @@ class Output:
     quality: int | None = None
     strip_metadata: bool = False
     overwrite: bool = False
-    saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written before any work is done.
@@ -282,18 +288,21 @@ class Output:
         Raises:
             OutputError: unknown format, or one that cannot hold so large a picture.
         """
-        saver = SAVERS.get(self.path.suffix.lower())
-        if saver is None:
+        if self.path.suffix.lower() not in SAVERS:
             raise OutputError(
                 f"{self.path}: cannot write {self.path.suffix or 'a file without a suffix'}; "
                 f"choose one of {', '.join(SAVERS)}"
             )
-        if max(self.width, self.height) > saver.longest:
+        if max(self.width, self.height) > self.saver.longest:
             raise OutputError(
                 f"{self.path}: {self.width} x {self.height} is more than {self.path.suffix} holds "
-                f"({saver.longest} pixels a side); write .png or .tif"
+                f"({self.saver.longest} pixels a side); write .png or .tif"
             )
-        object.__setattr__(self, "saver", saver)
+
+    @property
+    def saver(self) -> Saver:
+        """Of the format."""
+        return SAVERS[self.path.suffix.lower()]
 
 
 def write(output: Output, strips: Iterable[Pixels], width: int, height: int, like: Picture) -> None:
@@ -318,7 +327,7 @@ def write(output: Output, strips: Iterable[Pixels], width: int, height: int, lik
             size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
             options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
             keep = "icc" if output.strip_metadata else "all"
-            target = pyvips.Target.new_to_file(os.fspath(temporary))
+            target = pyvips.Target.new_to_file(os.fsencode(temporary))
             image.write_to_target(target, f"{path.suffix.lower()}[{options},keep={keep}]")
         except pyvips.Error as error:
             if stream.error is not None:
@@ -341,8 +350,13 @@ def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
         image = image.copy(interpretation="b-w" if image.bands < 3 else "srgb")
     image = image.copy(xres=like.image.xres, yres=like.image.yres)
     for name in like.image.get_fields():
-        if name.startswith(("exif-", "xmp-", "iptc-", "icc-", "png-comment", "resolution-unit")):
-            image.set_type(like.image.get_typeof(name), name, like.image.get(name))
+        if name.startswith(_KEPT):
+            value = like.image.get(name)
+            if name == "xmp-data":
+                value = re.sub(rb"(tiff:Orientation\W{1,3})[1-8]", rb"\g<1>1", bytes(value))
+            image.set_type(like.image.get_typeof(name), name, value)
+    # the EXIF block still says how the camera was held, which has been applied
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     return image
 
 
@@ -386,7 +400,7 @@ class _PngStream:
         for strip in strips:
             if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
                 raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
-            for part in np.array_split(strip, max(1, strip.nbytes // 2**22)):  # bounds the copies
+            for part in np.array_split(strip, min(len(strip), 1 + strip.nbytes // 2**22)):  # bounds the copies
                 flat = part.astype(part.dtype.newbyteorder(">")).reshape(len(part), -1).view(np.uint8)
                 rows = np.zeros((len(part), 1 + flat.shape[1]), np.uint8)  # a leading 0: no filter
                 rows[:, 1:] = flat
@@ -402,6 +416,7 @@ class _PngStream:
 
 
 def _reason(error: pyvips.Error) -> str:
-    """The first line that libvips says of an error."""
-    lines = [line for line in str(error.detail).splitlines() if line.strip()]
-    return lines[0].strip() if lines else str(error.message)
+    """What the system says of an error, or else the first line that libvips says."""
+    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+    system = [line.partition("error: ")[2] for line in lines if line.startswith(("unix error: ", "system error: "))]
+    return (system or lines or [str(error.message)])[0]

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def printable(text: str) -> str:
+    """Text for a terminal, one line: control characters, which file names may hold, are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Meter:
     """A bar over a known amount of work, with lines printed above it.
 
@@ -49,9 +54,9 @@ class Meter:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(f"dsclora: {text}", markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(f"dsclora: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
         else:
-            print(f"dsclora: {text}", file=sys.stderr, flush=True)
+            print(f"dsclora: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _bar() -> "Progress":

@@ -91,6 +91,8 @@ class Protocol:
         if sr.shape != hr.shape:
             raise ValueError(f"sizes differ: {sr.shape} and {hr.shape}")
         b = self.border
+        if min(sr.shape[:2]) <= 2 * b:
+            raise ValueError(f"{sr.shape[1]} x {sr.shape[0]} pixels leave nothing inside a border of {b}")
         inside = (slice(b, sr.shape[0] - b), slice(b, sr.shape[1] - b))
         if self.channels == "y":
             x, y = luma(sr)[inside], luma(hr)[inside]

@@ -5,15 +5,16 @@ Every picture is decoded once into a store on disk (`PairStore`) that is memory-
 step alone: a run that was interrupted goes on with the very patches it would have seen.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import image
+from dsclora import files, image
 from dsclora.errors import ImageError
 from dsclora.resize import crop_to_multiple, imresize
 
@@ -49,6 +50,7 @@ class PairStore:
         rows: list[tuple[str, int, int]] = [(str(n), int(h), int(w)) for n, h, w in index["lr"]]  # type: ignore[attr-defined]
         self.names = [name for name, _, _ in rows]
         self._sizes = [(h, w) for _, h, w in rows]
+        self._sides = np.array([min(size) for size in self._sizes])
         self._starts = np.cumsum([0, *(3 * h * w for h, w in self._sizes)])
         self._lr = np.memmap(directory / "lr.u8", np.uint8, "r")
         self._hr = np.memmap(directory / "hr.u8", np.uint8, "r")
@@ -69,6 +71,10 @@ class PairStore:
     def hr(self, number: int) -> Uint8:
         """HR picture, (h * scale, w * scale, 3)."""
         return self._view(self._hr, number, self.scale)
+
+    def fingerprint(self) -> str:
+        """Hash of the LR pictures, which tell the HR ones."""
+        return hashlib.sha256(self._lr).hexdigest()  # type: ignore[arg-type]
 
     def add_teacher(self, name: str, upscale: Callable[[Uint8], Uint8]) -> None:
         """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `name`.
@@ -96,15 +102,15 @@ class PairStore:
         Raises:
             ImageError: no picture is large enough.
         """
-        large = [n for n, (h, w) in enumerate(self._sizes) if min(h, w) >= patch]
-        if not large:
+        large = np.flatnonzero(self._sides >= patch)
+        if not len(large):
             raise ImageError(
                 f"no picture is {patch * self.scale} pixels high and wide, which the recipe's patch needs; "
                 "use a smaller patch or larger pictures"
             )
         random = np.random.default_rng((seed, step))
         lr, hr, teacher = [], [], []
-        for number in random.choice(large, size):
+        for number in random.choice(large, size).tolist():
             h, w = self._sizes[number]
             y, x = int(random.integers(h - patch + 1)), int(random.integers(w - patch + 1))
             turns, flip = int(random.integers(4)), bool(random.integers(2))
@@ -136,19 +142,20 @@ def open_store(folder: Path, scale: int, directory: Path, report: Callable[[str]
     Raises:
         ImageError: no picture can be read.
     """
-    files = image.find(folder)
-    stamp = [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    path = directory / "pairs.json"
+    pictures = image.find(folder)
+    stamp = [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in pictures]
+    path = directory / "pairs.json"  # exists only while what it describes is whole
     if path.exists():
         index = json.loads(path.read_text())
         if index["files"] == stamp and index["scale"] == scale:
             return PairStore(directory, index)
+        path.unlink()
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("*.u8"):
         stale.unlink()
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
-        for file in files:
+        for file in pictures:
             try:
                 hr = crop_to_multiple(image.read_rgb8(file), scale)
                 if min(hr.shape[:2]) < scale:
@@ -163,20 +170,26 @@ def open_store(folder: Path, scale: int, directory: Path, report: Callable[[str]
     if not rows:
         raise ImageError(f"{folder}: holds no readable picture")
     index = {"scale": scale, "files": stamp, "lr": rows}
-    path.write_text(json.dumps(index))
+    with files.replacing(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(index))
     return PairStore(directory, index)
 
 
-def read_pairs(folder: Path, scale: int, files: Sequence[Path] | None = None) -> list[tuple[str, Uint8, Uint8]]:
+def read_pairs(folder: Path, scale: int, border: int) -> list[tuple[str, Uint8, Uint8]]:
     """Whole pictures for validation: (name, LR, HR), HR cut to LR x scale.
 
     Args:
         folder: HR pictures.
         scale: HR side over LR side; LR is made by `imresize`.
-        files: which of them; all by default.
+        border: pixels that the protocol will cut from each side.
+
+    Raises:
+        ImageError: a picture cannot be read, or nothing is left of it inside the border.
     """
     pairs = []
-    for file in files or image.find(folder):
+    for file in image.find(folder):
         hr = crop_to_multiple(image.read_rgb8(file), scale)
+        if min(hr.shape[:2]) <= 2 * border:
+            raise ImageError(f"{file}: too small to validate on")
         pairs.append((file.name, imresize(hr, 1 / scale), hr))
     return pairs

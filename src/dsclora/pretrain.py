@@ -54,7 +54,8 @@ def pretrain(
         say: called with a line of text for whatever else a user should know.
 
     Raises:
-        RecipeError: recipe and teacher do not fit each other, or the run diverges.
+        RecipeError: recipe and teacher do not fit each other.
+        TrainingError: as `fit.fit`.
         ImageError: a folder without usable pictures.
         OutputError: `output` holds another run, or cannot be written.
     """
@@ -66,21 +67,20 @@ def pretrain(
     if not resume and (output / "checkpoint.pt").exists():
         raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
 
-    store = open_store(train, recipe.network.scale, output / "pictures", say)
-    validation = read_pairs(valid, recipe.network.scale)
+    protocol = metrics.protocol("classic-y", recipe.network.scale)
+    validation = read_pairs(valid, recipe.network.scale, protocol.border)
+    try:
+        store = open_store(train, recipe.network.scale, output / "pictures", say)
+        if distilling and teacher is not None:
+            say(f"the teacher {teacher.name} enlarges the pictures, once")
+            store.add_teacher(_fingerprint(teacher)[:16], _uint8_runner(span.from_model(teacher)))
+    except OSError as error:
+        raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
     say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
-    if distilling and teacher is not None:
-        say(f"the teacher {teacher.name} enlarges the pictures, once")
-        store.add_teacher(teacher.sha256[:16], _uint8_runner(span.from_model(teacher)))
 
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.network.initialisation == "unit-variance":
-        unused_step = sum(stage.iterations for stage in recipe.stages)
-        first = recipe.stages[0]
-        batch = store.batch(recipe.seed, unused_step, first.batch, first.patch // recipe.network.scale)
-        span.give_unit_variance(net, _to_tensor(batch.lr))
 
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // recipe.network.scale)
@@ -91,8 +91,6 @@ def pretrain(
             target = _to_tensor(batch.teacher)
             value = value + stage.teacher_weight * losses.distance(stage.loss, sr, target)
         return value
-
-    protocol = metrics.protocol("classic-y", recipe.network.scale)
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
@@ -109,7 +107,7 @@ def pretrain(
         clip=recipe.clip,
         validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every,
-        identity=_identity(recipe, store, teacher),
+        identity=_identity(recipe, store, validation, teacher),
         resume=resume,
         report=report,
     )
@@ -143,6 +141,20 @@ def _uint8_runner(net: span.Span) -> Callable[[Uint8], Uint8]:
     return run
 
 
-def _identity(recipe: PretrainRecipe, store: PairStore, teacher: weights.Model | None) -> str:
-    parts = [recipe.model_dump(), store.names, teacher.sha256 if teacher else None]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _fingerprint(model: weights.Model) -> str:
+    """Of what a model computes: the file's hash covers the tensors alone."""
+    return hashlib.sha256(f"{model.sha256} {model.mean} {model.range}".encode()).hexdigest()
+
+
+def _identity(
+    recipe: PretrainRecipe,
+    store: PairStore,
+    validation: list[tuple[str, Uint8, Uint8]],
+    teacher: weights.Model | None,
+) -> str:
+    content = hashlib.sha256(json.dumps(recipe.model_dump(), sort_keys=True).encode())
+    content.update(store.fingerprint().encode())
+    for _, lr, hr in validation:
+        content.update(lr.tobytes() + hr.tobytes())
+    content.update((_fingerprint(teacher) if teacher else "").encode())
+    return content.hexdigest()

@@ -13,7 +13,7 @@ except ImportError as missing:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Network(_Strict):
@@ -24,13 +24,11 @@ class Network(_Strict):
         channels: feature channels C.
         range: the network is trained on `(rgb - mean) * range`. At SPAN's 255 the loss leaps back to its start every
             thousand steps at a rate of 2e-3 (measured). The file has 255 all the same: the first conv is divided.
-        initialisation: "unit-variance" (see `span.give_unit_variance`) or "default", PyTorch's.
     """
 
     scale: Annotated[int, Field(ge=1, le=8)] = 4
     channels: Annotated[int, Field(ge=4, le=256)] = 26
-    range: Annotated[float, Field(gt=0)] = 1.0
-    initialisation: Literal["unit-variance", "default"] = "unit-variance"
+    range: Annotated[float, Field(gt=0)] = 16.0
 
 
 class Stage(_Strict):
@@ -77,7 +75,7 @@ class PretrainRecipe(_Strict):
 
     network: Network = Network()
     stages: Annotated[list[Stage], Field(min_length=1, alias="stage")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -110,4 +108,8 @@ def load(path: Path) -> PretrainRecipe:
             raise RecipeError(
                 f"{path}: stage.{number}.patch: {stage.patch} does not divide by the scale, {recipe.network.scale}"
             )
+        if stage.warmup >= stage.iterations:
+            raise RecipeError(f"{path}: stage.{number}.warmup: {stage.warmup} takes all {stage.iterations} iterations")
+        if not stage.hr_weight and not stage.teacher_weight:
+            raise RecipeError(f"{path}: stage.{number}: hr_weight and teacher_weight are both 0; nothing to learn from")
     return recipe

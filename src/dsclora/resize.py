@@ -57,8 +57,7 @@ def imresize(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8
         raise ValueError(f"expected uint8 (h, w[, c]), got {image.dtype} {image.shape}")
     if scale <= 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    # 0.25 * 12 may come out a hair above 3 for factors such as 1/3; MATLAB's ceil works on the exact quotient
-    height, width = (int(np.ceil(round(n * scale, 9))) for n in image.shape[:2])
+    height, width = (int(np.ceil(n * scale)) for n in image.shape[:2])
     rows = _resize_rows(image, height, scale)
     return np.ascontiguousarray(np.swapaxes(_resize_rows(np.swapaxes(rows, 0, 1), width, scale), 0, 1))
 

@@ -144,31 +144,6 @@ def collapse(net: Span) -> Span:
     return plain
 
 
-def give_unit_variance(net: Span, lr: Tensor) -> None:
-    """Scale every `Conv3XC` of a fresh network, in order, so that its output has unit variance on a batch.
-
-    Layer-sequential unit-variance initialisation (Mishkin and Matas 2016, arXiv 1511.06422). PyTorch's own leaves the
-    output of each conv at a fraction of its input; the attention multiplies by what is then nearly zero, and blocks 2
-    to 5 never learn: after 11,500 iterations their weights were still at their initial size.
-
-    Args:
-        net: training form, changed in place.
-        lr: (N, 3, h, w), RGB in 0..1.
-    """
-    outputs: dict[nn.Module, Tensor] = {}
-    convs = [module for module in net.modules() if isinstance(module, Conv3XC)]
-    hooks = [conv.register_forward_hook(lambda m, _, output: outputs.update({m: output})) for conv in convs]
-    with torch.no_grad():
-        for conv in convs:
-            net(lr)
-            factor = 1 / outputs[conv].std()
-            for last in (conv.conv[2], conv.sk):
-                for parameter in last.parameters():
-                    parameter.mul_(factor)
-    for hook in hooks:
-        hook.remove()
-
-
 def from_model(model: Model) -> Span:
     """A plain network in evaluation mode from the content of a file, float32 on the CPU."""
     net = Span(model.channels, model.scale, model.mean, model.range)

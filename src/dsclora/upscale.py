@@ -132,27 +132,35 @@ def plan_jobs(
 
     Returns:
         the jobs, and a failed result for every input that names nothing.
+
+    Raises:
+        UsageError: an empty input, or an output that names one picture for several inputs.
     """
     tag = f"_x{options.scale or model_scale:g}" if options.fit is None and options.long_side is None else "_upscaled"
     jobs: list[Job] = []
     failed: list[Result] = []
 
     def target(source: Path, folder: Path, name: Path) -> Path:
-        return folder / name.with_suffix(suffix or _writable_suffix(source))
+        return folder / name.parent / (name.name + (suffix or _writable_suffix(source)))
 
+    if "" in inputs:
+        raise UsageError("an input is empty; a variable that is not set?")
     files = [f for pattern in inputs for f in _expand(pattern)]
-    to_file = output is not None and len(files) == 1 and not files[0].is_dir() and _names_file(output)
+    to_file = output is not None and output.suffix.lower() in image.SAVERS and not output.is_dir()
+    if to_file and (len(files) != 1 or files[0].is_dir()):
+        raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
+    if to_file and output is not None and suffix not in (None, output.suffix.lower()):
+        raise UsageError(f"--output {output} and --format {suffix} contradict each other")
     for source in files:
         if not source.exists():
             failed.append(Result(source, None, "failed", error=f"{source}: no such file or folder"))
         elif not source.is_dir():
             if to_file and output is not None:
-                jobs.append(Job(source, output if suffix is None else output.with_suffix(suffix)))
+                jobs.append(Job(source, output))
             elif output is not None:
-                jobs.append(Job(source, target(source, output, Path(source.name))))
+                jobs.append(Job(source, target(source, output, Path(source.stem))))
             else:
-                name = Path(source.stem + tag + source.suffix)
-                jobs.append(Job(source, target(source, source.parent, name)))
+                jobs.append(Job(source, target(source, source.parent, Path(source.stem + tag))))
         else:
             folder = output or source.resolve().with_name(source.resolve().name + tag)
             try:
@@ -160,12 +168,9 @@ def plan_jobs(
             except ImageError as error:
                 failed.append(Result(source, None, "failed", error=str(error)))
                 continue
-            inside = folder.resolve()
-            jobs.extend(
-                Job(path, target(path, folder, path.relative_to(source)))
-                for path in found
-                if inside == source.resolve() or inside not in path.resolve().parents  # not its own outputs again
-            )
+            if source.resolve() in folder.resolve().parents:  # its own outputs are not inputs again
+                found = [path for path in found if folder.resolve() not in path.resolve().parents]
+            jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
     return jobs, failed
 
 
@@ -175,10 +180,6 @@ def _expand(pattern: str) -> list[Path]:
     if path.exists() or not glob.has_magic(pattern):
         return [path]
     return [Path(p) for p in sorted(glob.glob(pattern, recursive=True))] or [path]
-
-
-def _names_file(output: Path) -> bool:
-    return output.suffix != "" and not output.is_dir()
 
 
 def _writable_suffix(source: Path) -> str:
@@ -205,14 +206,14 @@ def upscale_file(
     """
     begin = time.perf_counter()
     target = job.target
-    if target.exists():
+    if target.exists() or target.is_symlink():
         if options.if_exists == "skip":
             return Result(job.source, target, "skipped")
         if options.if_exists == "rename":
             target = _free_name(target)
         elif options.if_exists == "error":
             raise OutputError(f"{target}: exists already; see --if-exists skip|overwrite|rename")
-        elif job.source.exists() and target.samefile(job.source):
+        elif target.exists() and target.samefile(job.source):
             raise OutputError(f"{target}: is the input itself; choose another output")
     picture = image.open_picture(job.source, options.max_pixels)
     size = options.final_size(picture.width, picture.height, engine.scale)
@@ -220,6 +221,8 @@ def upscale_file(
     notices = list(picture.notices)
     if picture.alpha and not output.saver.alpha:
         notices.append(f"{target}: {target.suffix} holds no transparency; put on white")
+    if target.suffix.lower() in (".tif", ".tiff") and picture.image.get_typeof("exif-data"):
+        notices.append(f"{target}: TIFF holds no EXIF here; colour profile, XMP and resolution are kept")
     if picture.dtype == np.uint16 and output.saver.bits == 8:
         notices.append(f"{target}: {target.suffix} holds 8 of the {job.source.name}'s 16 bits")
 
@@ -231,9 +234,9 @@ def upscale_file(
             image.write(output, made, picture.width * engine.scale, picture.height * engine.scale, picture)
             break
         except OutOfMemoryError:
-            if tile // 2 < SMALLEST_TILE:
+            if tile == SMALLEST_TILE:
                 raise
-            tile //= 2
+            tile = max(SMALLEST_TILE, tile // 2)
             notices.append(f"{job.source}: out of memory; went on with tiles of {tile}")
             picture = image.open_picture(job.source, options.max_pixels)
     seconds = time.perf_counter() - begin
@@ -261,20 +264,25 @@ def upscale_files(
         a result for every job, in order.
     """
     taken: dict[Path, Path] = {}
+    sources = {job.source.resolve() for job in jobs}
     for number, job in enumerate(jobs):
-        key = job.target.absolute()
         try:
+            key = job.target.parent.resolve() / job.target.name
             if key in taken and options.if_exists != "rename":
                 raise OutputError(
                     f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
                     "run it apart with another --output, or use --if-exists rename"
                 )
-            taken[key] = job.source
+            if options.if_exists == "overwrite" and job.target.resolve() in sources:
+                raise OutputError(f"{job.source}: would replace {job.target}, an input; choose another --output")
             result = upscale_file(engine, job, options, partial(report, number))
+            taken[key] = job.source
             options = replace(options, tile=result.tile or options.tile)
-        except DscloraError as error:
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
             text = str(error)
-            if str(job.source) not in text and str(job.target) not in text:
+            if not isinstance(error, DscloraError):
+                text = f"{job.source}: {type(error).__name__}: {error}"
+            elif str(job.source) not in text and str(job.target) not in text:
                 text = f"{job.source}: {text}"
             result = Result(job.source, job.target, "failed", error=text)
         yield result

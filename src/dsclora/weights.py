@@ -9,6 +9,7 @@ release, so that official tools read it too, and a header (strings, as safetenso
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.e
     first = parts["conv.0.weight"][:, :, 0, 0]
     middle = parts["conv.1.weight"]
     last = parts["conv.2.weight"][:, :, 0, 0]
-    weight = einsum("om,mnyx,ni->oiyx", last, middle, first)
+    weight = einsum("om,miyx->oiyx", last, einsum("mnyx,ni->miyx", middle, first))
     weight[:, :, 1, 1] += parts["sk.weight"][:, :, 0, 0]
     inner = parts["conv.1.bias"] + einsum("mnyx,n->m", middle, parts["conv.0.bias"])
     return weight, last @ inner + parts["conv.2.bias"] + parts["sk.bias"]
@@ -208,17 +209,24 @@ def read(path: str | os.PathLike[str]) -> Model:
             channels,
             (float(mean[0]), float(mean[1]), float(mean[2])),
             float(header["range"]),
-            json.loads(header.get("training", "{}")),
+            json.loads(header.get("training", "{}"), parse_constant=_refuse_constant),
             header.get("license", "unknown"),
             path.stem,
         )
+        numbers = (*model.mean, model.range)
+        if header["architecture"] != "span" or not isinstance(model.training, dict):
+            raise ValueError("architecture or training")
+        if not np.isfinite(numbers).all() or model.range <= 0:
+            raise ValueError("mean or range")
         if (int(header["scale"]), int(header["channels"])) != (scale, channels):
             raise ModelError(
                 f"{path}: the header says x{header['scale']}, {header['channels']} channels, "
                 f"the tensors say x{scale}, {channels} channels; the file is damaged"
             )
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
+    if not all(np.isfinite(t).all() for t in tensors.values()):
+        raise ModelError(f"{path}: holds NaN or infinite weights; get the file again")
     if model.sha256 != header.get("sha256"):
         raise ModelError(
             f"{path}: content does not match its hash (has {model.sha256[:12]}, "
@@ -252,6 +260,10 @@ def write(path: str | os.PathLike[str], model: Model, overwrite: bool = False) -
         temporary.write_bytes(save(tensors, header))
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model:
     """Read anybody's SPAN: plain or training form, any width and scale, safetensors or `.pth`, wrapped or bare.
 
@@ -271,8 +283,11 @@ def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model
             return read(path)
     tensors = {k.removeprefix("module.").removeprefix("netG."): v for k, v in tensors.items()}
     norm = tensors.pop("no_norm", None) is None
-    plain = _to_plain(tensors)
-    channels, scale = identify(plain, str(path))
+    try:
+        plain = _to_plain(tensors)
+        channels, scale = identify(plain, str(path))
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: its tensors do not have SPAN's shapes ({error})") from error
     plain = {k: v.astype(np.float32) for k, v in plain.items()}
     if not all(np.isfinite(v).all() for v in plain.values()):
         raise ModelError(f"{path}: holds NaN or infinite weights; get the file again")
@@ -324,7 +339,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
         if start == b"PK" or (
             start[:1] == b"\x80" and start[1:] <= b"\x05"
         ):  # a zip, or a bare pickle of protocol 2 to 5
-            hint = "it is a PyTorch pickle file; convert it with: dsclora import"
+            hint = f"it is a PyTorch pickle file; convert it with: dsclora import {path} -o FILE"
         else:
             hint = f"not a readable safetensors file ({error})"
         raise ModelError(f"{path}: {hint}") from error
@@ -338,8 +353,15 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise MissingExtraError("torch", "train", f"reading {path}") from error
     import pickle
 
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK" and start[:1] != b"\x80":
+        raise ModelError(f"{path}: not a PyTorch file")
+
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of suspicious pickles, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: holds Python objects beside weights, which could run code when loaded; refused. "
@@ -353,4 +375,7 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
             break
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ModelError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
+    odd = [k for k, v in content.items() if v.layout != torch.strided or v.is_meta or v.is_complex()]
+    if odd or any(v.numel() > _LARGEST_FILE for v in content.values()):
+        raise ModelError(f"{path}: holds sparse, complex or huge tensors, which no SPAN has")
     return {str(k): v.detach().float().numpy() for k, v in content.items()}

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.errors import EngineError, MissingExtraError
+from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
 from dsclora.weights import Model
 
 Precision = Literal["fp32", "bf16"]
@@ -15,7 +15,7 @@ Batch = npt.NDArray[Any]
 
 
 class Engine(Protocol):
-    """A network ready to run.
+    """A network ready to run, one call at a time; threads need an engine each.
 
     Attributes:
         name: of the runtime, and where it runs.
@@ -109,7 +109,7 @@ def open_engine(
         name: "auto" or a runtime's.
         precision: of the arithmetic. "bf16" is faster where the processor has it and costs about 0.01 dB.
         device: "cpu", "cuda" or "mps".
-        threads: of a CPU runtime; its own choice by default.
+        threads: of a CPU runtime; its own choice by default. PyTorch has one number for the whole process.
 
     Raises:
         EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.
@@ -140,8 +140,24 @@ def check_batch(batch: Batch) -> None:
         raise ValueError(f"expected uint8 or float32, got {batch.dtype}")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def failed(runtime: str, batch: Batch, error: BaseException) -> EngineError:
+    """What to raise for an exception of a runtime: `OutOfMemoryError` or `EngineError`, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = OutOfMemoryError if _is_out_of_memory(error) else EngineError
+    return kind(f"{runtime} failed on {batch.shape}: {lines[-1] if lines else type(error).__name__}")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of a runtime says that memory ran out (they have no common type for it)."""
     text = f"{type(error).__name__} {error}".lower()
-    words = ("out of memory", "outofmemory", "memoryerror", "bad_alloc", "failed to allocate", "can't allocate")
+    words = (
+        "out of memory",
+        "outofmemory",
+        "not enough memory",
+        "bad_alloc",
+        "bad allocation",
+        "alloc_failed",
+        "failed to allocate",
+        "can't allocate",
+    )
     return isinstance(error, MemoryError) or any(word in text for word in words)

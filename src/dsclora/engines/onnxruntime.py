@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from dsclora import graph
-from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
-from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.engines import Batch, Precision, check_batch, failed
+from dsclora.errors import EngineError
 from dsclora.weights import HALO, Model
 
 
@@ -40,5 +40,4 @@ class OnnxRuntime:
             output: Batch = self._sessions[batch.dtype].run(None, inputs)[0]
             return output
         except Exception as error:
-            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
-            raise kind(f"ONNX Runtime failed on {batch.shape}: {str(error).splitlines()[-1]}") from error
+            raise failed("ONNX Runtime", batch, error) from error

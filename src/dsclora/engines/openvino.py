@@ -1,14 +1,12 @@
 """OpenVINO on a CPU: the default engine."""
 
-import os
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
 from dsclora import graph
-from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
-from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.engines import Batch, Precision, check_batch, failed
 from dsclora.weights import HALO, Model
 
 _KEPT = 4  # compiled shapes; each holds its activations
@@ -21,7 +19,6 @@ class OpenVino:
     """
 
     def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
-        os.environ.setdefault("OPENVINO_TELEMETRY", "0")
         import openvino
 
         self.scale, self.halo = model.scale, HALO
@@ -46,8 +43,7 @@ class OpenVino:
             request.infer([np.ascontiguousarray(batch)], share_inputs=True)
             return np.array(request.get_output_tensor().data)
         except (RuntimeError, MemoryError) as error:
-            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
-            raise kind(f"OpenVINO failed on {batch.shape}: {str(error).splitlines()[-1]}") from error
+            raise failed("OpenVINO", batch, error) from error
 
     def _request(self, batch: Batch) -> Any:
         key = (batch.dtype, batch.shape)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from dsclora import span
-from dsclora.engines import Batch, Precision, check_batch, is_out_of_memory
-from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.engines import Batch, Precision, check_batch, failed
+from dsclora.errors import EngineError
 from dsclora.weights import HALO, Model
 
 
@@ -42,5 +42,4 @@ class Torch:
             output: Batch = y.contiguous().cpu().numpy()
             return output
         except (RuntimeError, MemoryError) as error:
-            kind = OutOfMemoryError if is_out_of_memory(error) else EngineError
-            raise kind(f"PyTorch failed on {batch.shape}: {str(error).splitlines()[0]}") from error
+            raise failed("PyTorch", batch, error) from error
