@@ -122,7 +122,7 @@ def test_a_name_with_a_leading_dash(tmp_path: Path) -> None:
         (["upscale", "in.png", "--scale", "2", "--long-side", "9"], 2, "exclude each other"),
         (["upscale", "in.png", "--long-side", "9999"], 1, "in.png.*4 at most"),
         (["upscale", "in.png", "--format", "bmp"], 2, "choose one of jpg"),
-        (["upscale", "in.png", "-o", "out.bmp"], 1, "no such|cannot write"),
+        (["upscale", "in.png", "-o", "out.bmp"], 1, "cannot write .bmp"),
         (["upscale", "none.png"], 1, "none.png: no such file"),
         (["upscale", "in.png", "--model", "span-x9"], 1, "no bundled model is called 'span-x9'"),
         (["upscale", "in.png", "--model", "bad.safetensors"], 1, "bad.safetensors: not a readable"),

@@ -123,7 +123,9 @@ def test_if_exists(tmp_path: Path) -> None:
     assert done.status == "done"
     assert pyvips.Image.new_from_file(str(job.target)).width == 60
     (itself,) = run([Job(source, source)], Options(if_exists="overwrite"))
-    assert "input itself" in (itself.error or "")
+    assert "an input" in (itself.error or "")
+    with pytest.raises(OutputError, match="input itself"):
+        upscale_file(Nearest(), Job(source, source), Options(if_exists="overwrite"))
 
 
 def test_one_bad_picture_does_not_stop_the_others(tmp_path: Path) -> None:

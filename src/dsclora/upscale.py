@@ -146,9 +146,11 @@ def plan_jobs(
     if "" in inputs:
         raise UsageError("an input is empty; a variable that is not set?")
     files = [f for pattern in inputs for f in _expand(pattern)]
-    to_file = output is not None and output.suffix.lower() in image.SAVERS and not output.is_dir()
-    if to_file and (len(files) != 1 or files[0].is_dir()):
+    single = len(files) == 1 and not files[0].is_dir()
+    names_file = output is not None and output.suffix != "" and not output.is_dir()
+    if names_file and not single and output is not None and output.suffix.lower() in image.SAVERS:
         raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
+    to_file = names_file and single
     if to_file and output is not None and suffix not in (None, output.suffix.lower()):
         raise UsageError(f"--output {output} and --format {suffix} contradict each other")
     for source in files:
