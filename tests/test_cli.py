@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,22 @@ def test_pretrain_end_to_end(tmp_path: Path) -> None:
     assert pyvips.Image.new_from_file(str(tmp_path / "big.png")).width == 64
     assert "--resume or choose another folder" in dsclora_(*arguments, cwd=tmp_path, code=1).stderr
     dsclora_(*arguments, "--resume", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Signals) -> None:
+    for n in range(60):
+        save(tmp_path / "in" / f"{n:02}.png", photo(120, 120, seed=n))
+    command = [sys.executable, "-m", "dsclora.cli", "upscale", "in", "-o", "out", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("out/*.png")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "--if-exists skip" in errors
+    made = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert 0 < len(made) < 60
+    assert [Path(r["target"]).name for r in json.loads(out)["results"]] == made
+    dsclora_("upscale", "in", "-o", "out", "--if-exists", "skip", cwd=tmp_path)
+    assert len(list((tmp_path / "out").iterdir())) == 60

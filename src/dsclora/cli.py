@@ -152,10 +152,11 @@ def upscale(
     running = open_engine(content, engine, precision, device, threads)
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {running.name}")
-    amount, interrupted = 0.0, False
+    amount, interrupted, stop = 0.0, False, _Stop()
     with Meter(len(jobs), "Mpixel") as meter:
 
         def report(number: int, done: int, total: int) -> None:
+            stop.check()
             meter.at(number + done / total, amount + done / 1e6, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
 
         try:
@@ -166,6 +167,7 @@ def upscale(
                 for notice in result.notices:
                     meter.say(notice)
                 meter.say(_line(result))
+                stop.check()
         except KeyboardInterrupt:
             interrupted = True  # what is done is still reported
     count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
@@ -175,6 +177,23 @@ def upscale(
     elif len(results) > 1:
         _say(", ".join(f"{n} {status}" for status, n in count.items() if n))
     raise typer.Exit(130 if interrupted else 1 if count["failed"] else 0)
+
+
+class _Stop:
+    """Remembers an interruption until it can be raised: inside a callback of libvips it would be lost."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: object) -> None:
+        self._asked = True
+        signal.signal(number, signal.default_int_handler)  # the second time, at once
+
+    def check(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 def _box(text: str | None) -> tuple[int, int] | None:
