@@ -154,6 +154,6 @@ def from_model(model: Model) -> Span:
 def to_model(net: Span, training: Mapping[str, Any], license: str) -> Model:
     """The content of a file from a network of either form."""
     plain = collapse(net)
-    mean = plain.mean.flatten().tolist()
+    mean = [round(value, 6) for value in plain.mean.flatten().tolist()]  # float32 kept 0.4488 as 0.44879999...
     tensors = {k: v.float().cpu().numpy() for k, v in plain.state_dict().items()}
     return Model(tensors, net.scale, net.channels, (mean[0], mean[1], mean[2]), net.range, training, license)
