@@ -124,8 +124,8 @@ def fit(
         OutputError: a checkpoint cannot be written.
     """
     trained = [p for p in net.parameters() if p.requires_grad]
-    # in a fresh SPAN the gradients of the deep blocks are near 1e-9, since each attention multiplies by nearly zero;
-    # with Adam's usual epsilon of 1e-8 blocks 2 to 5 stand still for good (measured)
+    # each attention of a fresh SPAN multiplies by nearly zero; with Adam's usual epsilon of 1e-8 blocks 2 to 5 stood
+    # still for 19,000 iterations, their gradients 1e-15 to 1e-12 (measured)
     optimiser = torch.optim.Adam(trained, lr=1.0, betas=(0.9, 0.99), eps=1e-15)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)  # type: ignore[no-untyped-call]
     averaged.requires_grad_(False)

@@ -125,7 +125,7 @@ def pretrain(
 
 
 def _to_tensor(batch: Uint8) -> Tensor:
-    return torch.from_numpy(np.array(batch)).float().div(255).to(memory_format=torch.channels_last)
+    return torch.from_numpy(batch).float().div(255).to(memory_format=torch.channels_last)
 
 
 def _uint8_runner(net: span.Span) -> Callable[[Uint8], Uint8]:
@@ -134,7 +134,7 @@ def _uint8_runner(net: span.Span) -> Callable[[Uint8], Uint8]:
 
     def run(lr: Uint8) -> Uint8:
         with torch.inference_mode():
-            sr = net(_to_tensor(lr.transpose(2, 0, 1)[None]))
+            sr = net(_to_tensor(np.array(lr.transpose(2, 0, 1)[None])))  # a copy: stored pictures are read-only
             sr = sr.mul(255).round().clamp(0, 255).byte()
         return np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy())
 

@@ -148,21 +148,18 @@ def plan_jobs(
     files = [f for pattern in inputs for f in _expand(pattern)]
     single = len(files) == 1 and not files[0].is_dir()
     names_file = output is not None and output.suffix != "" and not output.is_dir()
-    if names_file and not single and output is not None and output.suffix.lower() in image.SAVERS:
+    output_file = output if names_file and single else None
+    if output is not None and names_file and not single and output.suffix.lower() in image.SAVERS:
         raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
-    to_file = names_file and single
-    if to_file and output is not None and suffix not in (None, output.suffix.lower()):
+    if output_file is not None and suffix not in (None, output_file.suffix.lower()):
         raise UsageError(f"--output {output} and --format {suffix} contradict each other")
     for source in files:
         if not source.exists():
             failed.append(Result(source, None, "failed", error=f"{source}: no such file or folder"))
         elif not source.is_dir():
-            if to_file and output is not None:
-                jobs.append(Job(source, output))
-            elif output is not None:
-                jobs.append(Job(source, target(source, output, Path(source.stem))))
-            else:
-                jobs.append(Job(source, target(source, source.parent, Path(source.stem + tag))))
+            beside = target(source, source.parent, Path(source.stem + tag))
+            inside = target(source, output, Path(source.stem)) if output is not None else beside
+            jobs.append(Job(source, output_file or inside))
         else:
             folder = output or source.resolve().with_name(source.resolve().name + tag)
             try:
