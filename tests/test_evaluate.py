@@ -10,6 +10,7 @@ from conftest import Nearest, photo, save
 from dsclora import evaluate, metrics, weights
 from dsclora.engines import open_engine
 from dsclora.errors import ImageError
+from dsclora.pairs import find_pairs, read_pair
 from dsclora.resize import imresize
 
 # PSNR and SSIM of the official weights, Y channel, x4, on Set5, Set14 and BSD100 (None: not published to that digit)
@@ -25,7 +26,7 @@ OFFICIAL = {
 def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     model = weights.import_file(shared / "weights" / name)
     engine = open_engine(model, "onnxruntime")
-    pairs = evaluate.find_pairs(shared / "data" / "bench" / bench, model.scale)
+    pairs = find_pairs(shared / "data" / "bench" / bench, model.scale)
     protocol = metrics.protocol("classic-y", model.scale)
     found = list(evaluate.evaluate(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
     return evaluate.mean([m.score for m in found if isinstance(m, evaluate.Measured)])
@@ -49,13 +50,13 @@ def bench(tmp_path: Path) -> Path:
 
 
 def test_layouts(bench: Path) -> None:
-    given = evaluate.find_pairs(bench, 2)
+    given = find_pairs(bench, 2)
     assert [(p.name, p.lr is not None) for p in given] == [("deep/two", True), ("one", True)]
-    made = evaluate.find_pairs(bench, 3)
+    made = find_pairs(bench, 3)
     assert all(p.lr is None for p in made)
-    plain = evaluate.find_pairs(bench / "HR", 2)
+    plain = find_pairs(bench / "HR", 2)
     assert [p.name for p in plain] == ["deep/two", "one"]
-    lr, hr = evaluate.read_pair(plain[1], 2)
+    lr, hr = read_pair(plain[1], 2)
     assert np.array_equal(lr, imresize(hr, 0.5))
     assert hr.shape == (40, 38, 3)
 
@@ -64,12 +65,12 @@ def test_names_that_do_not_match_are_told_at_once(bench: Path) -> None:
     save(bench / "HR" / "three.png", photo(40, 40))
     save(bench / "LRx2" / "four.png", photo(20, 20))
     with pytest.raises(ImageError, match="four, three"):
-        evaluate.find_pairs(bench, 2)
+        find_pairs(bench, 2)
 
 
 def test_a_wrong_scale_is_one_failure(bench: Path) -> None:
     save(bench / "LRx2" / "one.webp", photo(13, 12))
-    pairs = evaluate.find_pairs(bench, 2)
+    pairs = find_pairs(bench, 2)
     run = Nearest(2)
     protocol = metrics.protocol("classic-y", 2)
     found = list(
@@ -93,10 +94,10 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_told(bench: Path) -> None:
     save(bench / "small" / "x.png", photo(8, 8))
-    pairs = evaluate.find_pairs(bench / "small", 4)
+    pairs = find_pairs(bench / "small", 4)
     (found,) = evaluate.evaluate(lambda lr: lr, pairs, 4, metrics.protocol("classic-y", 4))
     assert isinstance(found, evaluate.Failure)
     assert "border" in found.error
     save(bench / "small" / "x.tif", photo(20, 20))
     with pytest.raises(ImageError, match="same name"):
-        evaluate.find_pairs(bench / "small", 4)
+        find_pairs(bench / "small", 4)

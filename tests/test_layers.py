@@ -12,15 +12,15 @@ SOURCE = ROOT / "src" / "dsclora"
 LAYERS = [
     ["errors"],
     ["files", "resize", "metrics", "tiles", "recipes", "meter"],
-    ["image", "weights"],
-    ["graph", "sheets", "pairs", "losses", "span", "zoo"],
-    ["fit"],
+    ["image", "weights", "degrade"],
+    ["adapter", "graph", "sheets", "pairs", "losses", "span"],
+    ["convlora", "fit", "page", "split", "zoo"],
     ["engines", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
-    ["upscale", "evaluate", "pretrain", "doctor"],
+    ["upscale", "evaluate", "pretrain", "adapt", "doctor"],
     ["cli"],
 ]
-TORCH = {"span", "fit", "losses", "pretrain", "engines.torch"}
+TORCH = {"span", "convlora", "fit", "losses", "pretrain", "adapt", "engines.torch"}
 FACES = {"cli", "meter"}
 
 

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT, photo, random_model, save
 from dsclora import fit, pretrain, recipes, weights
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
-from dsclora.pairs import open_store
+from dsclora.pairs import find_pairs, open_store
 
 RECIPE = """
 validate_every = 10
@@ -56,7 +56,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def load(tmp_path: Path, text: str) -> recipes.PretrainRecipe:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
-    return recipes.load(path)
+    return recipes.load_pretrain(path)
 
 
 def test_it_learns(tmp_path: Path, folders: tuple[Path, Path]) -> None:
@@ -92,7 +92,8 @@ TRAIN = """
 import sys; from pathlib import Path; import torch; torch.set_num_threads(1)
 from dsclora import pretrain, recipes
 base = Path(sys.argv[1])
-pretrain.pretrain(recipes.load(base / "recipe.toml"), base / "train", base / "valid", Path(sys.argv[2]), resume=True)
+recipe = recipes.load_pretrain(base / "recipe.toml")
+pretrain.pretrain(recipe, base / "train", base / "valid", Path(sys.argv[2]), resume=True)
 """
 
 
@@ -159,7 +160,7 @@ def test_too_small_to_validate_on(tmp_path: Path, folders: tuple[Path, Path]) ->
 
 
 def test_an_interrupted_store_is_made_anew(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    whole = open_store(folders[0], 2, tmp_path / "store").hr(0).copy()
+    whole = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").hr(0).copy()
     save(folders[0] / "00.png", photo(50, 50, seed=5))
 
     class Killed(BaseException):
@@ -170,10 +171,10 @@ def test_an_interrupted_store_is_made_anew(tmp_path: Path, folders: tuple[Path, 
 
     (folders[0] / "1x.png").write_bytes(b"no picture: is reported, and there the process dies")
     with pytest.raises(Killed):
-        open_store(folders[0], 2, tmp_path / "store", kill)
+        open_store(find_pairs(folders[0], 2), 2, tmp_path / "store", kill)
     (folders[0] / "00.png").unlink()
     (folders[0] / "1x.png").unlink()
-    assert np.array_equal(open_store(folders[0], 2, tmp_path / "store").hr(0), whole)
+    assert np.array_equal(open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").hr(0), whole)
 
 
 def test_output_that_is_a_file(tmp_path: Path, folders: tuple[Path, Path]) -> None:
@@ -191,20 +192,20 @@ def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path]) -> None:
 def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     (folders[0] / "broken.jpg").write_bytes(b"\xff\xd8 no")
     said: list[str] = []
-    store = open_store(folders[0], 2, tmp_path / "store", said.append)
+    store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store", said.append)
     assert len(store) == 3
     assert any("broken.jpg" in line for line in said)
     with pytest.raises(ImageError, match="no picture is 400 pixels"):
         store.batch(0, 0, 2, 200)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="no pictures"):
-        open_store(tmp_path / "empty", 2, tmp_path / "store2")
+        find_pairs(tmp_path / "empty", 2)
 
 
 def test_patches_depend_on_seed_and_step_alone_and_fit_together(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    store = open_store(folders[0], 2, tmp_path / "store")
+    store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store")
     store.add_teacher("double", lambda lr: lr.repeat(2, 0).repeat(2, 1))
-    again = open_store(folders[0], 2, tmp_path / "store")
+    again = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store")
     again.add_teacher("double", lambda lr: pytest.fail("the teacher's pictures are kept"))
     a, b, c = store.batch(1, 7, 4, 9), again.batch(1, 7, 4, 9), store.batch(1, 8, 4, 9)
     assert np.array_equal(a.hr, b.hr)
@@ -247,12 +248,12 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"stage\.0\.batch.*sead"):
         load(tmp_path, "sead = 1\n[[stage]]\niterations = 3\nbatch = -1\n")
     with pytest.raises(RecipeError, match="cannot be read"):
-        recipes.load(tmp_path / "none.toml")
+        recipes.load_pretrain(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
 def test_the_recipes_that_come_with_it_are_valid(path: Path) -> None:
-    assert recipes.load(path).stages
+    assert recipes.load_pretrain(path).stages
 
 
 def test_saved_model_equals_the_trained_network() -> None:

@@ -25,6 +25,10 @@ app = typer.Typer(
 )
 
 
+AdapterOption = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", "-a", metavar="FILE[:STRENGTH]", help="Adapter to add to the model; may be repeated."),
+]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A bundled model's name or a model file.")]
 EngineOption = Annotated[
     Literal["auto", "openvino", "onnxruntime", "torch"], typer.Option("--engine", help="Runtime; see `dsclora doctor`.")
@@ -92,6 +96,7 @@ def upscale(
     fit: Annotated[str | None, typer.Option("--fit", metavar="WxH", help="Largest size inside this box.")] = None,
     long_side: Annotated[int | None, typer.Option("--long-side", help="Length of the longer side.")] = None,
     model: ModelOption = "span-x4",
+    adapter: AdapterOption = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", help="png, jpg, webp, avif or tif. Default: the input's.")
     ] = None,
@@ -122,7 +127,6 @@ def upscale(
     Example: dsclora upscale holiday/ -o holiday-large/ --if-exists skip
     """
     from dsclora import upscale as verb
-    from dsclora import zoo
     from dsclora.engines import open_engine
     from dsclora.image import SAVERS
     from dsclora.meter import Meter
@@ -143,7 +147,7 @@ def upscale(
     suffix = None if format is None else "." + format.lower().lstrip(".")
     if suffix is not None and suffix not in SAVERS:
         raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
-    content = zoo.load(model)
+    content = _load_adapted(model, adapter or [])
     if scale is not None and scale > content.scale:
         raise UsageError(f"--scale {scale:g} is more than {model}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
@@ -221,6 +225,7 @@ def evaluate(
         Path, typer.Argument(metavar="IMAGES", help="Folder with HR/ (and LRx4/ ...), or of HR pictures.")
     ],
     model: ModelOption = "span-x4",
+    adapter: AdapterOption = None,
     protocol: Annotated[
         Literal["classic-y", "ntire-rgb"], typer.Option("--protocol", help="How the figures are computed.")
     ] = "classic-y",
@@ -241,17 +246,18 @@ def evaluate(
     Example: dsclora evaluate Set5 --model span-x4 --protocol classic-y
     """
     from dsclora import evaluate as verb
-    from dsclora import metrics, sheets, zoo
+    from dsclora import metrics, sheets
     from dsclora.engines import open_engine
     from dsclora.meter import Meter
+    from dsclora.pairs import find_pairs
 
     for path in (csv, grid):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another name or pass --overwrite")
-    content = zoo.load(model)
+    content = _load_adapted(model, adapter or [])
     running = open_engine(content, engine, precision, device, threads)
     chosen = metrics.protocol(protocol, content.scale)
-    pairs = verb.find_pairs(images, content.scale)
+    pairs = find_pairs(images, content.scale)
     scores: list[verb.Score] = []
     failures: list[str] = []
     details = []
@@ -325,7 +331,7 @@ def pretrain(
         raise MissingExtraError("torch", "train", "training") from error
     from dsclora.meter import Meter
 
-    loaded = recipes.load(recipe)
+    loaded = recipes.load_pretrain(recipe)
     if threads is not None:
         torch.set_num_threads(threads)
     folder = output or Path("runs") / recipe.stem
@@ -349,6 +355,188 @@ def pretrain(
         _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})
     else:
         _say(f"{outcome.path}: {outcome.psnr:.4f} dB on {valid} (classic-y), {outcome.model.parameters:,} parameters")
+
+
+@app.command()
+def adapt(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, or with HR/ and LRx4/ (or LRx2/, LRx3/).")
+    ],
+    base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="A stronger model of the same scale, any width, to distil from.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Adapter file to write. Default: IMAGES.safetensors.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Scale the recipe to this time.")] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Scale it to this many steps.")] = None,
+    valid: Annotated[
+        Path | None, typer.Option("--valid", help="Judge on these pictures instead of holding out a part of IMAGES.")
+    ] = None,
+    guard: Annotated[
+        Path | None, typer.Option("--guard", help="Pictures of other kinds, mixed in so that they are not forgotten.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--start", help="Go on from this adapter of the same base.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Adapt a base model to your pictures; saved only if it beats the base on pictures held out.
+
+    Exit code 3: it does not; the attempt is kept as NAME.rejected.safetensors.
+
+    Example: dsclora adapt scans/ --minutes 10 -o scans.safetensors
+    """
+    try:
+        import torch
+
+        from dsclora import adapt as verb
+        from dsclora import adapter, page, recipes, zoo
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", "training") from error
+    from dsclora.meter import Meter
+
+    if minutes is not None and iterations is not None:
+        raise UsageError("--minutes and --iterations exclude each other")
+    if minutes is not None and not 0 < minutes < 1e6:
+        raise UsageError(f"--minutes must be positive, got {minutes}")
+    target = output or Path(f"{images.resolve().name}.safetensors")
+    for path in (target, target.with_suffix(".html")):
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path}: exists already; choose another --output or pass --overwrite")
+    loaded = recipes.load_adapt(recipe or zoo.adapt_recipe())
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = zoo.load(base)
+    begun = adapter.read(start) if start else None
+    teaching = zoo.load(teacher) if teacher else None
+    folder = target.with_suffix(".run")
+    with Meter(1, "run") as meter:
+        sources = verb.find_sources(
+            loaded, images, model.scale, valid, guard, None if guard else zoo.general_pictures(), meter.say
+        )
+
+        def report(p: Any) -> None:
+            meter.at(p.step / p.steps, p.step / p.steps, f"{p.step}/{p.steps} best {p.best:.3f} dB")
+            if p.score is not None or verbose:
+                score = f"  held-out {p.score:.4f} dB (best {p.best:.4f})" if p.score is not None else ""
+                left = f"  left {p.seconds_left / 60:.1f} min" if p.step else "  the base"
+                meter.say(f"{p.step}/{p.steps}{left}{score}")
+
+        outcome = verb.adapt(
+            loaded,
+            model,
+            sources,
+            folder,
+            teaching,
+            minutes=minutes,
+            iterations=iterations,
+            start=begun,
+            resume=resume,
+            report=report,
+            say=meter.say,
+        )
+    written = target if outcome.accepted else target.with_suffix(".rejected.safetensors")
+    adapter.write(written, outcome.adapter, overwrite=overwrite or not outcome.accepted)
+    result = outcome.adapter.training["result"]
+    rows = list(zip(outcome.change.names, outcome.change.before, outcome.change.after, strict=True))
+    shown = target.with_suffix(".html")
+    page.write(shown, target.stem, result, dict(outcome.adapter.training), rows, outcome.samples, overwrite)
+    if as_json:
+        _print_json({"adapter": written, "report": shown, "parameters": outcome.adapter.parameters, **result})
+    else:
+        held, general = result["held_out"], result["general"]
+        low, high = held["interval"]
+        _say(
+            f"held-out pictures ({held['pictures']}): {held['before']:.3f} -> {held['after']:.3f} dB, "
+            f"{held['gain']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+        )
+        if general:
+            _say(
+                f"general pictures ({general['pictures']}): {general['before']:.3f} -> {general['after']:.3f} dB, "
+                f"{general['gain']:+.3f}"
+            )
+        if outcome.accepted:
+            _say(f"{written}: {outcome.adapter.parameters:,} numbers; report: {shown}")
+            _say(f"use it: dsclora upscale PICTURE --model {base} --adapter {written}")
+        else:
+            _say(f"no gain beyond doubt over {base}: not saved as {target}; kept as {written}; report: {shown}")
+    raise typer.Exit(0 if outcome.accepted else 3)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A bundled model's name or a model file.")],
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="Adapter files, FILE or FILE:STRENGTH.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Add adapters to a base for good: a model file of the same size and speed.
+
+    Example: dsclora merge span-x4 scans.safetensors:0.8 -o span-x4-scans.safetensors
+    """
+    from dsclora import weights
+
+    content = _load_adapted(base, adapters)
+    weights.write(output, content, overwrite)
+    if as_json:
+        _print_json({"output": output, **weights.describe(content)})
+    else:
+        _say(f"{output}: {content.name}, {content.parameters:,} parameters")
+
+
+@app.command()
+def extract(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A bundled model's name or a model file.")],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="A model file that was trained on from BASE.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Adapter file to write.")],
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of every conv, in loralib's sense.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a low-rank adapter of what distinguishes two models, and say what it leaves out.
+
+    Example: dsclora extract span-x4 fine-tuned.safetensors --rank 8 -o tuned.safetensors
+    """
+    from dsclora import adapter, zoo
+
+    made, remainder = adapter.extract(zoo.load(base), zoo.load(tuned), rank)
+    adapter.write(output, made, overwrite)
+    if as_json:
+        _print_json({"output": output, "lost": remainder.total, "convs": remainder.convs, **adapter.describe(made)})
+    else:
+        for conv, lost in remainder.convs.items():
+            print(f"{conv:<24} rank {made.updates[conv].rank:<3} {lost:6.1%} of the change lost")
+        _say(f"{output}: {made.parameters:,} numbers; {remainder.total:.1%} of the change lost, biases included")
+
+
+def _load_adapted(model: str, adapters: list[str]) -> Any:
+    """A base with adapters added, each `FILE` or `FILE:STRENGTH`."""
+    from dsclora import adapter, zoo
+
+    content = zoo.load(model)
+    if not adapters:
+        return content
+    parsed = []
+    for text in adapters:
+        name, strength = text, 1.0
+        head, colon, tail = text.rpartition(":")
+        if colon and not Path(text).exists():
+            try:
+                name, strength = head, float(tail)
+            except ValueError as error:
+                raise UsageError(f"--adapter takes FILE or FILE:STRENGTH, not {text!r}") from error
+            if not abs(strength) <= 100:
+                raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
+        parsed.append((zoo.load_adapter(name), strength))
+    return adapter.merge(content, parsed)
 
 
 @app.command(name="import")
@@ -386,10 +574,14 @@ def inspect(
 
     Example: dsclora inspect span-x4
     """
-    from dsclora import weights, zoo
+    from dsclora import adapter, weights, zoo
 
-    content = zoo.load(file) if file in zoo.names() else weights.import_file(file)
-    facts = weights.describe(content)
+    if file in zoo.names():
+        facts = weights.describe(zoo.load(file))
+    elif file in zoo.adapter_names() or (file.endswith(".safetensors") and adapter.is_adapter(file)):
+        facts = adapter.describe(zoo.load_adapter(file))
+    else:
+        facts = weights.describe(weights.import_file(file))
     if as_json:
         _print_json(facts)
     else:

@@ -8,29 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import files, image
+from dsclora import files
 from dsclora.engines import Engine
 from dsclora.enlarge import enlarge
 from dsclora.errors import DscloraError, ImageError
 from dsclora.metrics import Protocol
-from dsclora.resize import crop_to_multiple, imresize
+from dsclora.pairs import Pair, read_pair
 
 Uint8 = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture to measure on.
-
-    Attributes:
-        name: stem shared by HR and LR.
-        hr: file.
-        lr: file, or None: then LR is made from HR by `imresize`.
-    """
-
-    name: str
-    hr: Path
-    lr: Path | None
 
 
 @dataclass(frozen=True)
@@ -46,61 +31,6 @@ class Score:
     name: str
     psnr: float
     ssim: float
-
-
-def find_pairs(folder: Path, scale: int) -> list[Pair]:
-    """The pictures of an evaluation folder.
-
-    Args:
-        folder: has `HR/` and, if it comes with LR pictures, `LRx{scale}/` with the same stems; or is itself a folder
-            of HR pictures.
-        scale: of the model.
-
-    Raises:
-        ImageError: no pictures, or an LR picture without its HR or the other way round (all named at once).
-    """
-    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
-    hr = _by_stem(hr_folder)
-    lr_folder = folder / f"LRx{scale}"
-    if hr_folder == folder or not lr_folder.is_dir():
-        return [Pair(str(stem), path, None) for stem, path in hr.items()]
-    lr = _by_stem(lr_folder)
-    if hr.keys() != lr.keys():
-        odd = ", ".join(sorted(str(s) for s in hr.keys() ^ lr.keys())[:10])
-        raise ImageError(f"{folder}: HR/ and LRx{scale}/ do not hold the same names; only in one of them: {odd}")
-    return [Pair(str(stem), hr[stem], lr[stem]) for stem in hr]
-
-
-def _by_stem(folder: Path) -> dict[Path, Path]:
-    found: dict[Path, Path] = {}
-    for path in image.find(folder):
-        stem = path.relative_to(folder).with_suffix("")
-        if stem in found:
-            raise ImageError(f"{path}: has the same name as {found[stem]}; keep one of them")
-        found[stem] = path
-    return found
-
-
-def read_pair(pair: Pair, scale: int) -> tuple[Uint8, Uint8]:
-    """LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
-
-    Raises:
-        ImageError: unreadable, or LR and HR do not fit each other.
-    """
-    hr = image.read_rgb8(pair.hr)
-    if pair.lr is None:
-        hr = crop_to_multiple(hr, scale)
-        if 0 in hr.shape:
-            raise ImageError(f"{pair.hr}: smaller than {scale} pixels")
-        return imresize(hr, 1 / scale), hr
-    lr = image.read_rgb8(pair.lr)
-    height, width = lr.shape[0] * scale, lr.shape[1] * scale
-    if not (0 <= hr.shape[0] - height < scale and 0 <= hr.shape[1] - width < scale):
-        raise ImageError(
-            f"{pair.lr}: {lr.shape[1]} x {lr.shape[0]} times {scale} is not {pair.hr}'s "
-            f"{hr.shape[1]} x {hr.shape[0]}; is it the LR of another scale?"
-        )
-    return lr, hr[:height, :width]
 
 
 def as_published(engine: Engine, lr: Uint8) -> Uint8:

@@ -3,6 +3,9 @@
 It knows no files but its own checkpoint and log, no network and no data: those come as functions of the step.
 """
 
+import bisect
+import copy
+import itertools
 import json
 import math
 import os
@@ -44,6 +47,12 @@ class Curve(Protocol):
 
 
 StageT = TypeVar("StageT", bound=Curve)
+
+COLLAPSE = 3.0
+"""A score so many dB below the best means that training diverged."""
+
+SLOWDOWNS = 8
+"""How often the learning rate is halved before a run is given up."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +104,17 @@ def fit(
     checkpoint_every: int,
     identity: str,
     resume: bool = False,
+    validate_first: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
     report_every: int = 100,
 ) -> tuple[nn.Module, float]:
     """Train a network in place and return its averaged weights at their best.
 
     A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
-    where an uninterrupted one does, on the same machine with the same number of threads.
+    where an uninterrupted one does, on the same machine with the same number of threads. Where training diverges
+    (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last good checkpoint
+    and on with half the learning rate, up to `SLOWDOWNS` times.
 
     Args:
         net: trained in place; only parameters that require gradients change.
@@ -114,13 +127,15 @@ def fit(
         validate_every, checkpoint_every, report_every: iterations.
         identity: of the recipe and data; resuming under another one is refused.
         resume: go on from the checkpoint where there is one.
+        validate_first: score the network before the first step too; it is then a candidate for the best.
         report: called at every report and validation.
+        say: called with a line of text for whatever else a user should know.
 
     Returns:
         the averaged network with the weights that scored highest, and that score.
 
     Raises:
-        TrainingError: resuming another run or from a damaged checkpoint; training diverged; a score is not finite.
+        TrainingError: resuming another run or from a damaged checkpoint; training diverges again and again.
         OutputError: a checkpoint cannot be written.
     """
     trained = [p for p in net.parameters() if p.requires_grad]
@@ -129,26 +144,12 @@ def fit(
     optimiser = torch.optim.Adam(trained, lr=1.0, betas=(0.9, 0.99), eps=1e-15)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)  # type: ignore[no-untyped-call]
     averaged.requires_grad_(False)
-    best_state = {k: v.clone() for k, v in averaged.module.state_dict().items()}
-    best, start = -math.inf, 0
-
+    best_state = _copy(averaged.module.state_dict())
+    best, slowdowns = -math.inf, 0
     path = directory / "checkpoint.pt"
-    if resume and path.exists():
-        try:
-            saved = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged archive
-            raise TrainingError(f"{path}: damaged; start anew in another folder") from error
-        if saved["identity"] != identity:
-            raise TrainingError(
-                f"{path}: belongs to another recipe, other pictures or another teacher; start anew in another folder"
-            )
-        net.load_state_dict(saved["net"])
-        averaged.load_state_dict(saved["averaged"])
-        optimiser.load_state_dict(saved["optimiser"])
-        best, best_state, start = saved["best"], saved["best_state"], saved["step"]
 
-    def checkpoint(step: int) -> None:
-        state: dict[str, Any] = {
+    def snapshot(step: int) -> dict[str, Any]:
+        return {
             "identity": identity,
             "step": step,
             "net": net.state_dict(),
@@ -156,63 +157,118 @@ def fit(
             "optimiser": optimiser.state_dict(),
             "best": best,
             "best_state": best_state,
+            "slowdowns": slowdowns,
         }
-        growing = path.with_suffix(".part")
-        try:
-            with growing.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            growing.replace(path)
-        except (OSError, RuntimeError) as error:
-            raise OutputError(f"{path}: checkpoint cannot be written ({error})") from error
+
+    def restore(saved: dict[str, Any]) -> int:
+        nonlocal best, best_state, slowdowns
+        saved = _copy(saved)
+        net.load_state_dict(saved["net"])
+        averaged.load_state_dict(saved["averaged"])
+        optimiser.load_state_dict(saved["optimiser"])
+        best, best_state, slowdowns = saved["best"], saved["best_state"], saved["slowdowns"]
+        return int(saved["step"])
 
     steps = sum(stage.iterations for stage in stages)
-    total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+    ends = list(itertools.accumulate(stage.iterations for stage in stages))
+    directory.mkdir(parents=True, exist_ok=True)
     with (directory / "log.jsonl").open("a", encoding="utf-8") as log:
-        first = 0
-        for stage in stages:
-            for step in range(max(first, start), first + stage.iterations):
-                rate = learning_rate(stage, step - first)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                net.train()
-                optimiser.zero_grad(set_to_none=True)
-                value = loss(net, stage, step)
-                value.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(trained, clip)
-                optimiser.step()
-                averaged.update_parameters(net)
-                total, counted = total + value.detach(), counted + 1
 
-                done = step + 1
-                validating = done % validate_every == 0 or done == steps
-                saving = done % checkpoint_every == 0 or done == steps
-                if (saving or validating) and not all(p.isfinite().all() for p in trained):
+        def write_log(row: dict[str, Any]) -> None:
+            log.write(json.dumps({"time": time.time(), **row}) + "\n")
+            log.flush()
+
+        def tell(progress: Progress) -> None:
+            write_log({k: v if v is None or math.isfinite(v) else None for k, v in vars(progress).items()})
+            report(progress)
+
+        if resume and path.exists():
+            step = restore(_load(path, identity))
+        else:
+            step = 0
+            if validate_first:
+                averaged.eval()
+                best = score(averaged.module)
+                tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))
+        good = _copy(snapshot(step))
+        total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+        while step < steps:
+            number = bisect.bisect_right(ends, step)
+            stage = stages[number]
+            rate = learning_rate(stage, step - (ends[number] - stage.iterations)) * 0.5**slowdowns
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            net.train()
+            optimiser.zero_grad(set_to_none=True)
+            value = loss(net, stage, step)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, clip)
+            optimiser.step()
+            averaged.update_parameters(net)
+            total, counted = total + value.detach(), counted + 1
+            step += 1
+
+            validating = step % validate_every == 0 or step == steps
+            saving = step % checkpoint_every == 0 or step == steps
+            reporting = validating or step % report_every == 0
+            if not (saving or reporting):
+                continue
+            sound = all(bool(p.isfinite().all()) for p in trained)
+            current = None
+            if validating and sound:
+                averaged.eval()
+                current = score(averaged.module)
+                sound = math.isfinite(current) and current > best - COLLAPSE
+                if sound and current > best:
+                    best, best_state = current, _copy(averaged.module.state_dict())
+            if sound and reporting:
+                seconds = (time.perf_counter() - clock) / counted
+                tell(Progress(step, steps, float(total) / counted, rate, seconds, current, best))
+            if sound and saving:
+                good = _copy(snapshot(step))
+                _save(path, good)
+            if not sound:
+                if slowdowns == SLOWDOWNS:
                     raise TrainingError(
-                        f"{directory}: training diverged before iteration {done}; "
+                        f"{directory}: training diverged before iteration {step}, even at a rate of {rate:.1e}; "
                         "start anew in another folder, with a smaller learning rate"
                     )
-                if validating or done % report_every == 0:
-                    mean, seconds = float(total) / counted, (time.perf_counter() - clock) / counted
-                    current = None
-                    if validating:
-                        averaged.eval()
-                        current = score(averaged.module)
-                        if not math.isfinite(current):
-                            raise TrainingError(f"{directory}: the validation score at iteration {done} is {current}")
-                        if current > best:
-                            best = current
-                            best_state = {k: v.clone() for k, v in averaged.module.state_dict().items()}
-                    progress = Progress(done, steps, mean, rate, seconds, current, best)
-                    row = {"time": time.time(), **vars(progress), "best": best if math.isfinite(best) else None}
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    report(progress)
-                    total, counted, clock = torch.zeros(()), 0, time.perf_counter()
-                if saving:
-                    checkpoint(done)
-            first += stage.iterations
+                diverged = step
+                step = restore({**good, "slowdowns": slowdowns + 1})
+                good = _copy(snapshot(step))
+                _save(path, good)
+                write_log({"diverged": diverged, "back_to": step, "slowdowns": slowdowns})
+                say(f"diverged before iteration {diverged}; back to {step}, on with half the learning rate")
+            if not sound or reporting:
+                total, counted, clock = torch.zeros(()), 0, time.perf_counter()
     averaged.module.load_state_dict(best_state)
     averaged.eval()
     return averaged.module, best
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(dict(state))
+
+
+def _load(path: Path, identity: str) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise TrainingError(f"{path}: damaged; start anew in another folder") from error
+    if saved["identity"] != identity:
+        raise TrainingError(
+            f"{path}: belongs to another recipe, other pictures or another teacher; start anew in another folder"
+        )
+    return saved
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    growing = path.with_suffix(".part")
+    try:
+        with growing.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        growing.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: checkpoint cannot be written ({error})") from error

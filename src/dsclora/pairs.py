@@ -7,7 +7,7 @@ step alone: a run that was interrupted goes on with the very patches it would ha
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,121 @@ from dsclora.errors import ImageError
 from dsclora.resize import crop_to_multiple, imresize
 
 Uint8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture to measure on.
+
+    Attributes:
+        name: stem shared by HR and LR.
+        hr: file.
+        lr: file, or None: then LR is made from HR by `imresize`.
+    """
+
+    name: str
+    hr: Path
+    lr: Path | None
+
+
+def find_pairs(folder: Path, scale: int) -> list[Pair]:
+    """The pictures of an evaluation folder.
+
+    Args:
+        folder: has `HR/` and, if it comes with LR pictures, `LRx{scale}/` with the same stems; or is itself a folder
+            of HR pictures.
+        scale: of the model.
+
+    Raises:
+        ImageError: no pictures, or an LR picture without its HR or the other way round (all named at once).
+    """
+    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
+    hr = _by_stem(hr_folder)
+    lr_folder = folder / f"LRx{scale}"
+    if hr_folder == folder or not lr_folder.is_dir():
+        return [Pair(str(stem), path, None) for stem, path in hr.items()]
+    lr = _by_stem(lr_folder)
+    if hr.keys() != lr.keys():
+        odd = ", ".join(sorted(str(s) for s in hr.keys() ^ lr.keys())[:10])
+        raise ImageError(f"{folder}: HR/ and LRx{scale}/ do not hold the same names; only in one of them: {odd}")
+    return [Pair(str(stem), hr[stem], lr[stem]) for stem in hr]
+
+
+def _by_stem(folder: Path) -> dict[Path, Path]:
+    found: dict[Path, Path] = {}
+    for path in image.find(folder):
+        stem = path.relative_to(folder).with_suffix("")
+        if stem in found:
+            raise ImageError(f"{path}: has the same name as {found[stem]}; keep one of them")
+        found[stem] = path
+    return found
+
+
+def read_pair(
+    pair: Pair, scale: int, reduce: Callable[[Uint8], Uint8] | None = None, window: int | None = None
+) -> tuple[Uint8, Uint8]:
+    """LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
+
+    Args:
+        pair: which.
+        scale: HR side over LR side.
+        reduce: makes LR where it is not given; by default `imresize`.
+        window: of larger pictures only the middle is taken, so many HR pixels high and wide.
+
+    Raises:
+        ImageError: unreadable, or LR and HR do not fit each other.
+    """
+    hr = image.read_rgb8(pair.hr)
+    if pair.lr is None:
+        hr = crop_to_multiple(_middle(hr, window), scale)
+        if 0 in hr.shape:
+            raise ImageError(f"{pair.hr}: smaller than {scale} pixels")
+        return imresize(hr, 1 / scale) if reduce is None else reduce(hr), hr
+    lr = image.read_rgb8(pair.lr)
+    height, width = lr.shape[0] * scale, lr.shape[1] * scale
+    if not (0 <= hr.shape[0] - height < scale and 0 <= hr.shape[1] - width < scale):
+        raise ImageError(
+            f"{pair.lr}: {lr.shape[1]} x {lr.shape[0]} times {scale} is not {pair.hr}'s "
+            f"{hr.shape[1]} x {hr.shape[0]}; is it the LR of another scale?"
+        )
+    return _middle(lr, window and window // scale), _middle(hr[:height, :width], window and window // scale * scale)
+
+
+def read_for_validation(
+    pairs: Sequence[Pair],
+    scale: int,
+    border: int,
+    reduce: Callable[[Uint8, int], Uint8] | None = None,
+    window: int | None = None,
+) -> list[tuple[Uint8, Uint8]]:
+    """LR and HR of pairs, as `read_pair`.
+
+    Args:
+        pairs, scale, window: as `read_pair`.
+        border: pixels that the protocol will cut from each side.
+        reduce: as `open_store`.
+
+    Raises:
+        ImageError: a picture cannot be read, or nothing is left of it inside the border.
+    """
+    read = []
+    for number, pair in enumerate(pairs):
+        lr, hr = read_pair(pair, scale, _numbered(reduce, number), window)
+        if min(hr.shape[:2]) <= 2 * border:
+            raise ImageError(f"{pair.hr}: too small to validate on")
+        read.append((lr, hr))
+    return read
+
+
+def _numbered(reduce: Callable[[Uint8, int], Uint8] | None, number: int) -> Callable[[Uint8], Uint8] | None:
+    return None if reduce is None else lambda hr: reduce(hr, number)
+
+
+def _middle(picture: Uint8, side: int | None) -> Uint8:
+    if side is None:
+        return picture
+    top, left = (max(0, length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
 
 
 @dataclass(frozen=True)
@@ -72,12 +187,24 @@ class PairStore:
         """HR picture, (h * scale, w * scale, 3)."""
         return self._view(self._hr, number, self.scale)
 
+    @property
+    def pixels(self) -> int:
+        """LR pixels of all pictures."""
+        return int(self._starts[-1]) // 3
+
+    @property
+    def median_side(self) -> int:
+        """Half the pictures are at least so many LR pixels high and wide."""
+        return int(np.sort(self._sides)[len(self._sides) // 2])
+
     def fingerprint(self) -> str:
         """Hash of the LR pictures, which tell the HR ones."""
         return hashlib.sha256(self._lr).hexdigest()  # type: ignore[arg-type]
 
-    def add_teacher(self, name: str, upscale: Callable[[Uint8], Uint8]) -> None:
+    def add_teacher(self, name: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
         """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `name`.
+
+        With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
 
         The targets are rounded to uint8 and made from the upright picture only, though no teacher is exactly
         equivariant to flips. In return the teacher costs nothing during training.
@@ -87,7 +214,8 @@ class PairStore:
             growing = path.with_suffix(".part")
             with growing.open("wb") as file:
                 for number in range(len(self)):
-                    file.write(np.ascontiguousarray(upscale(self.lr(number))).tobytes())
+                    lr = imresize(self.hr(number), 1 / self.scale) if undegraded else self.lr(number)
+                    file.write(np.ascontiguousarray(upscale(lr)).tobytes())
             growing.replace(path)
         self._teacher = np.memmap(path, np.uint8, "r")
 
@@ -128,26 +256,39 @@ class PairStore:
         return Batch(np.stack(lr), np.stack(hr), np.stack(teacher) if teacher else None)
 
 
-def open_store(folder: Path, scale: int, directory: Path, report: Callable[[str], None] = lambda _: None) -> PairStore:
-    """Decode a folder of HR pictures into a store, or open the one made from the same files before.
-
-    LR is made by `imresize` from the HR picture cut to a multiple of the scale.
+def open_store(
+    pairs: Sequence[Pair],
+    scale: int,
+    directory: Path,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    reduce: Callable[[Uint8, int], Uint8] | None = None,
+    reduced_by: str = "",
+    copies: int = 1,
+    window: int | None = None,
+) -> PairStore:
+    """Decode pictures into a store, or open the one made from the same files before.
 
     Args:
-        folder: pictures, at any depth.
+        pairs: from `find_pairs`.
         scale: HR side over LR side.
         directory: where the store lies; made if needed.
-        report: told, in one line each, which files are left out and why.
+        report: told, in one line each, which files are left out and why; all of them before any training.
+        reduce: makes LR where a pair has none, from HR and a number that differs from copy to copy; by default
+            `imresize`.
+        reduced_by: tells one `reduce` from another.
+        copies: how often every picture is taken, for a `reduce` that differs each time.
+        window: as `read_pair`.
 
     Raises:
         ImageError: no picture can be read.
     """
-    pictures = image.find(folder)
-    stamp = [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in pictures]
+    stamp = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for p in pairs for f in (p.hr, p.lr) if f is not None]
+    wanted = {"scale": scale, "files": stamp, "reduced_by": reduced_by, "copies": copies, "window": window}
     path = directory / "pairs.json"  # exists only while what it describes is whole
     if path.exists():
         index = json.loads(path.read_text())
-        if index["files"] == stamp and index["scale"] == scale:
+        if {key: index.get(key) for key in wanted} == wanted:
             return PairStore(directory, index)
         path.unlink()
     directory.mkdir(parents=True, exist_ok=True)
@@ -155,41 +296,17 @@ def open_store(folder: Path, scale: int, directory: Path, report: Callable[[str]
         stale.unlink()
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
-        for file in pictures:
+        for number, pair in enumerate(pairs):
             try:
-                hr = crop_to_multiple(image.read_rgb8(file), scale)
-                if min(hr.shape[:2]) < scale:
-                    raise ImageError(f"{file}: smaller than {scale} pixels")
+                for copy in range(copies):
+                    lr, hr = read_pair(pair, scale, _numbered(reduce, number * copies + copy), window)
+                    lr_file.write(np.ascontiguousarray(lr).tobytes())
+                    hr_file.write(np.ascontiguousarray(hr).tobytes())
+                    rows.append((pair.name, lr.shape[0], lr.shape[1]))
             except ImageError as error:
                 report(f"left out: {error}")
-                continue
-            lr = imresize(hr, 1 / scale)
-            lr_file.write(lr.tobytes())
-            hr_file.write(np.ascontiguousarray(hr).tobytes())
-            rows.append((str(file.relative_to(folder)), lr.shape[0], lr.shape[1]))
     if not rows:
-        raise ImageError(f"{folder}: holds no readable picture")
-    index = {"scale": scale, "files": stamp, "lr": rows}
+        raise ImageError("none of the pictures can be read")
     with files.replacing(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(index))
-    return PairStore(directory, index)
-
-
-def read_pairs(folder: Path, scale: int, border: int) -> list[tuple[str, Uint8, Uint8]]:
-    """Whole pictures for validation: (name, LR, HR), HR cut to LR x scale.
-
-    Args:
-        folder: HR pictures.
-        scale: HR side over LR side; LR is made by `imresize`.
-        border: pixels that the protocol will cut from each side.
-
-    Raises:
-        ImageError: a picture cannot be read, or nothing is left of it inside the border.
-    """
-    pairs = []
-    for file in image.find(folder):
-        hr = crop_to_multiple(image.read_rgb8(file), scale)
-        if min(hr.shape[:2]) <= 2 * border:
-            raise ImageError(f"{file}: too small to validate on")
-        pairs.append((file.name, imresize(hr, 1 / scale), hr))
-    return pairs
+        temporary.write_text(json.dumps(wanted | {"lr": rows}))
+    return PairStore(directory, wanted | {"lr": rows})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, span, weights
 from dsclora.errors import OutputError, RecipeError
-from dsclora.pairs import PairStore, Uint8, open_store, read_pairs
+from dsclora.pairs import PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
 
 
@@ -68,12 +68,13 @@ def pretrain(
         raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
 
     protocol = metrics.protocol("classic-y", recipe.network.scale)
-    validation = read_pairs(valid, recipe.network.scale, protocol.border)
+    scale = recipe.network.scale
+    validation = read_for_validation(find_pairs(valid, scale), scale, protocol.border)
     try:
-        store = open_store(train, recipe.network.scale, output / "pictures", say)
+        store = open_store(find_pairs(train, scale), scale, output / "pictures", say)
         if distilling and teacher is not None:
             say(f"the teacher {teacher.name} enlarges the pictures, once")
-            store.add_teacher(_fingerprint(teacher)[:16], _uint8_runner(span.from_model(teacher)))
+            store.add_teacher(teacher.fingerprint[:16], span.as_function(span.from_model(teacher)))
     except OSError as error:
         raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
     say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
@@ -85,17 +86,17 @@ def pretrain(
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // recipe.network.scale)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            sr = net(_to_tensor(batch.lr)).float()
-        value = stage.hr_weight * losses.distance(stage.loss, sr, _to_tensor(batch.hr))
+            sr = net(span.to_tensor(batch.lr)).float()
+        value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr))
         if batch.teacher is not None and stage.teacher_weight:
-            target = _to_tensor(batch.teacher)
+            target = span.to_tensor(batch.teacher)
             value = value + stage.teacher_weight * losses.distance(stage.loss, sr, target)
         return value
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
-        run = _uint8_runner(span.collapse(net))
-        return float(np.mean([protocol.score(run(lr), hr)[0] for _, lr, hr in validation]))
+        run = span.as_function(span.collapse(net))
+        return float(np.mean([protocol.score(run(lr), hr)[0] for lr, hr in validation]))
 
     fitted, psnr = fit.fit(
         net,
@@ -110,6 +111,7 @@ def pretrain(
         identity=_identity(recipe, store, validation, teacher),
         resume=resume,
         report=report,
+        say=say,
     )
     assert isinstance(fitted, span.Span)
     training: dict[str, Any] = {
@@ -124,37 +126,15 @@ def pretrain(
     return Outcome(model, path, psnr)
 
 
-def _to_tensor(batch: Uint8) -> Tensor:
-    return torch.from_numpy(batch).float().div(255).to(memory_format=torch.channels_last)
-
-
-def _uint8_runner(net: span.Span) -> Callable[[Uint8], Uint8]:
-    """A function from an LR picture (h, w, 3) uint8 to the network's picture of it, in full precision."""
-    net = net.eval()
-
-    def run(lr: Uint8) -> Uint8:
-        with torch.inference_mode():
-            sr = net(_to_tensor(np.array(lr.transpose(2, 0, 1)[None])))  # a copy: stored pictures are read-only
-            sr = sr.mul(255).round().clamp(0, 255).byte()
-        return np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy())
-
-    return run
-
-
-def _fingerprint(model: weights.Model) -> str:
-    """Of what a model computes: the file's hash covers the tensors alone."""
-    return hashlib.sha256(f"{model.sha256} {model.mean} {model.range}".encode()).hexdigest()
-
-
 def _identity(
     recipe: PretrainRecipe,
     store: PairStore,
-    validation: list[tuple[str, Uint8, Uint8]],
+    validation: list[tuple[Uint8, Uint8]],
     teacher: weights.Model | None,
 ) -> str:
     content = hashlib.sha256(json.dumps(recipe.model_dump(), sort_keys=True).encode())
     content.update(store.fingerprint().encode())
-    for _, lr, hr in validation:
+    for lr, hr in validation:
         content.update(lr.tobytes() + hr.tobytes())
-    content.update((_fingerprint(teacher) if teacher else "").encode())
+    content.update((teacher.fingerprint if teacher else "").encode())
     return content.hexdigest()

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from dsclora.errors import MissingExtraError, RecipeError
 
@@ -10,6 +10,9 @@ try:
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
 except ImportError as missing:
     raise MissingExtraError("pydantic", "train", "training") from missing
+
+
+RecipeT = TypeVar("RecipeT", bound="Training")
 
 
 class _Strict(BaseModel):
@@ -44,8 +47,9 @@ class Stage(_Strict):
         learning_rate, final_learning_rate: of Adam.
         warmup: iterations.
         loss: distance, on RGB in 0..1.
-        hr_weight: of the distance to the original.
-        teacher_weight: of the distance to the teacher's picture (pixel distillation); 0 without a teacher.
+        hr_weight: of the distance to the original (L_rec).
+        teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
+        affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
     """
 
     iterations: Annotated[int, Field(ge=1)]
@@ -57,39 +61,139 @@ class Stage(_Strict):
     loss: Literal["l1", "mse"] = "l1"
     hr_weight: Annotated[float, Field(ge=0)] = 1.0
     teacher_weight: Annotated[float, Field(ge=0)] = 0.0
+    affinity_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
-class PretrainRecipe(_Strict):
-    """How to make a base model.
+class Training(_Strict):
+    """What all recipes have.
 
     Attributes:
-        network: what to train.
         stages: one after the other.
         seed: of initialisation and patches.
         ema: decay of the averaged weights, which are what is validated and saved.
         clip: largest norm of the gradient.
-        precision: of activations; weights, collapse and optimiser are float32 always.
-        validate_every, checkpoint_every: iterations.
-        license: written into the model file.
+        precision: of activations; weights and optimiser are float32 always.
+        license: written into the file that is made.
     """
 
-    network: Network = Network()
     stages: Annotated[list[Stage], Field(min_length=1, alias="stage")]
     seed: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
-    validate_every: Annotated[int, Field(ge=1)] = 1000
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
     license: str = "MIT"
 
 
-def load(path: Path) -> PretrainRecipe:
-    """Read and validate a recipe.
+class PretrainRecipe(Training):
+    """How to make a base model.
+
+    Attributes:
+        network: what to train.
+        validate_every, checkpoint_every: iterations.
+    """
+
+    network: Network = Network()
+    validate_every: Annotated[int, Field(ge=1)] = 1000
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+
+
+class Lora(_Strict):
+    """Which convs are adapted, and how: `convlora.Target`.
+
+    Attributes:
+        convs: name of a conv in the network, or pattern with `*` and `?`; the first entry that matches counts.
+        rank: r, in loralib's sense.
+        alpha: the update is multiplied by `alpha / rank`.
+    """
+
+    convs: str
+    rank: Annotated[int, Field(ge=1, le=256)]
+    alpha: Annotated[float, Field(gt=0)]
+
+
+class Affinity(_Strict):
+    """How the spatial affinity is computed.
+
+    Attributes:
+        taps: names of the modules whose features are compared; every SConvLB by default.
+        rows: positions drawn from every patch, an unbiased estimate; 0 for all of them, which on a CPU costs several
+            times the network itself.
+    """
+
+    taps: list[str] = []
+    rows: Annotated[int, Field(ge=0)] = 64
+
+
+class Degradation(_Strict):
+    """A step on the way from HR to LR.
+
+    Attributes:
+        kind: "blur" (Gaussian), "noise" (Gaussian, independent per pixel and channel), "jpeg", or "downscale": where in
+            the chain the picture is reduced; at most once, and first where it is not named.
+        strength: smallest and largest: sigma in pixels, sigma in levels of 255, JPEG quality; drawn evenly for every
+            picture.
+    """
+
+    kind: Literal["blur", "noise", "jpeg", "downscale"]
+    strength: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0)
+
+
+class AdaptRecipe(Training):
+    """How to make an adapter.
+
+    Attributes:
+        lora: which convs are adapted.
+        affinity: how the spatial affinity is computed, where a stage has a weight for it.
+        degrade: how LR is made from HR; plainly reduced by default.
+        copies: how often every picture is taken, each degraded anew.
+        holdout: share of the pictures that is not trained on.
+        guard_share: share of every batch that is cut from the guard pictures, where there are any.
+        validations: how often in a run the held-out pictures are enlarged.
+    """
+
+    lora: Annotated[list[Lora], Field(min_length=1)]
+    affinity: Affinity = Affinity()
+    degrade: list[Degradation] = []
+    copies: Annotated[int, Field(ge=1)] = 1
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    guard_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    validations: Annotated[int, Field(ge=1)] = 20
+
+
+def load_pretrain(path: Path) -> PretrainRecipe:
+    """Read and validate a recipe of a base model.
 
     Raises:
         RecipeError: unreadable, not TOML, or any key or value that is not allowed (all of them at once).
     """
+    recipe = _load(path, PretrainRecipe)
+    for number, stage in enumerate(recipe.stages):
+        if stage.patch % recipe.network.scale:
+            raise RecipeError(
+                f"{path}: stage.{number}.patch: {stage.patch} does not divide by the scale, {recipe.network.scale}"
+            )
+        if stage.affinity_weight:
+            raise RecipeError(f"{path}: stage.{number}.affinity_weight: is for adapt, not for pretrain")
+    return recipe
+
+
+def load_adapt(path: Path) -> AdaptRecipe:
+    """Read and validate a recipe of an adapter.
+
+    Raises:
+        RecipeError: as `load_pretrain`.
+    """
+    recipe = _load(path, AdaptRecipe)
+    for number, step in enumerate(recipe.degrade):
+        low, high = step.strength
+        if low > high or (step.kind == "jpeg" and not 1 <= low <= high <= 100) or high > 255:
+            raise RecipeError(f"{path}: degrade.{number}.strength: {low:g} to {high:g} is no range for {step.kind}")
+    if sum(step.kind == "downscale" for step in recipe.degrade) > 1:
+        raise RecipeError(f"{path}: degrade: downscale is named twice")
+    return recipe
+
+
+def _load(path: Path, kind: type[RecipeT]) -> RecipeT:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -97,17 +201,13 @@ def load(path: Path) -> PretrainRecipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not TOML ({error})") from error
     try:
-        recipe = PretrainRecipe.model_validate(content)
+        recipe = kind.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()
         )
         raise RecipeError(f"{path}: {problems}") from error
     for number, stage in enumerate(recipe.stages):
-        if stage.patch % recipe.network.scale:
-            raise RecipeError(
-                f"{path}: stage.{number}.patch: {stage.patch} does not divide by the scale, {recipe.network.scale}"
-            )
         if stage.warmup >= stage.iterations:
             raise RecipeError(f"{path}: stage.{number}.warmup: {stage.warmup} takes all {stage.iterations} iterations")
         if not stage.hr_weight and not stage.teacher_weight:

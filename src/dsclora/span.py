@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dsclora.weights import BLOCKS, SPAN_MEAN, SPAN_RANGE, Model, collapse_conv3xc
+
+Uint8 = npt.NDArray[np.uint8]
 
 _NUMBERS = range(1, BLOCKS + 1)
 
@@ -157,3 +161,21 @@ def to_model(net: Span, training: Mapping[str, Any], license: str) -> Model:
     mean = [round(value, 6) for value in plain.mean.flatten().tolist()]  # float32 kept 0.4488 as 0.44879999...
     tensors = {k: v.float().cpu().numpy() for k, v in plain.state_dict().items()}
     return Model(tensors, net.scale, net.channels, (mean[0], mean[1], mean[2]), net.range, training, license)
+
+
+def to_tensor(batch: Uint8) -> Tensor:
+    """(N, 3, h, w) uint8 to float32 in 0..1, channels last."""
+    return torch.from_numpy(batch).float().div(255).to(memory_format=torch.channels_last)
+
+
+def as_function(net: nn.Module) -> Callable[[Uint8], Uint8]:
+    """A function from an LR picture (h, w, 3) to the network's picture (h * scale, w * scale, 3), in full precision."""
+    net = net.eval()
+
+    def run(lr: Uint8) -> Uint8:
+        with torch.inference_mode():
+            sr = net(to_tensor(np.array(lr.transpose(2, 0, 1)[None])))  # a copy: stored pictures are read-only
+            sr = sr.mul(255).round().clamp(0, 255).byte()
+        return np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy())
+
+    return run

@@ -81,6 +81,11 @@ class Model:
             content.update(np.ascontiguousarray(tensor, "<f4").tobytes())
         return content.hexdigest()
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the model computes: `sha256` covers the tensors alone."""
+        return hashlib.sha256(f"{self.sha256} {self.mean} {self.range}".encode()).hexdigest()
+
 
 def with_range(model: Model, value_range: float) -> Model:
     """The same function on another input range: the first conv's weights are divided by what the range grows by."""
@@ -190,17 +195,12 @@ def read(path: str | os.PathLike[str]) -> Model:
         ModelError: missing, corrupt, of another format or a newer version; names the file and the remedy.
     """
     path = Path(path)
-    tensors, header = _read_safetensors(path)
+    tensors, header = read_safetensors(path)
     if header.get("format") != FORMAT:
         identify(tensors, str(path))  # tells what else it is
         raise ModelError(f"{path}: not a dsclora model file; convert it with: dsclora import {path} -o FILE")
     try:
-        version = int(header["format_version"])
-        if version > FORMAT_VERSION:
-            raise ModelError(
-                f"{path}: written in format version {version}, this dsclora reads up to {FORMAT_VERSION}; "
-                "upgrade with: pip install -U dsclora"
-            )
+        refuse_newer_version(path, header, FORMAT_VERSION)
         channels, scale = identify(tensors, str(path))
         mean = json.loads(header["mean"])
         model = Model(
@@ -209,13 +209,13 @@ def read(path: str | os.PathLike[str]) -> Model:
             channels,
             (float(mean[0]), float(mean[1]), float(mean[2])),
             float(header["range"]),
-            json.loads(header.get("training", "{}"), parse_constant=_refuse_constant),
+            parse_object(header.get("training", "{}")),
             header.get("license", "unknown"),
             path.stem,
         )
         numbers = (*model.mean, model.range)
-        if header["architecture"] != "span" or not isinstance(model.training, dict):
-            raise ValueError("architecture or training")
+        if header["architecture"] != "span":
+            raise ValueError("architecture")
         if not np.isfinite(numbers).all() or model.range <= 0:
             raise ValueError("mean or range")
         if (int(header["scale"]), int(header["channels"])) != (scale, channels):
@@ -260,6 +260,33 @@ def write(path: str | os.PathLike[str], model: Model, overwrite: bool = False) -
         temporary.write_bytes(save(tensors, header))
 
 
+def refuse_newer_version(path: Path, header: Mapping[str, str], supported: int) -> None:
+    """Refuse a file of a newer format version.
+
+    Raises:
+        ModelError: it is newer.
+        KeyError, ValueError: the header does not say.
+    """
+    version = int(header["format_version"])
+    if version > supported:
+        raise ModelError(
+            f"{path}: written in format version {version}, this dsclora reads up to {supported}; "
+            "upgrade with: pip install -U dsclora"
+        )
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """A JSON object from a header.
+
+    Raises:
+        ValueError: not JSON (NaN and infinities are not), or not an object.
+    """
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -278,7 +305,7 @@ def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".bin"):
         tensors = _read_pickle(path)
     else:
-        tensors, header = _read_safetensors(path)
+        tensors, header = read_safetensors(path)
         if header.get("format") == FORMAT:
             return read(path)
     tensors = {k.removeprefix("module.").removeprefix("netG."): v for k, v in tensors.items()}
@@ -326,7 +353,12 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: {size / 2**20:.0f} MiB is too large for a SPAN model")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
+    """Tensors, as float32, and header of a safetensors file.
+
+    Raises:
+        ModelError: unreadable; says what it looks like.
+    """
     from safetensors import SafetensorError, safe_open
 
     _check_file(path)
