@@ -1,11 +1,13 @@
 """Pictures to train on and pictures to judge by, with nothing on both sides.
 
-Crops of one picture belong together. They are told by their pixels (an area of 64 x 64 that is equal in both, which
+Crops of one picture belong together. They are told by their pixels (areas of 64 x 64 that are equal in both, which
 finds crops of lossless files and exact copies) and by numbered names (`0801_s001`, `0801_s002`; `scan7-1`, `scan7-2`).
 What was cropped from a JPEG, stored as JPEG again and renamed is not found.
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,20 +21,21 @@ Uint8 = npt.NDArray[np.uint8]
 
 _LARGEST = 4096  # more of a picture is not looked at
 _SIDE = 64  # smaller areas are equal in different pages of text
-_SKETCH = 512
-_COMMON = 4
+_DENSITY = 1024  # one area in so many is remembered
+_SHARED = 0.15  # of the smaller sketch; running heads and margins of pages make less
+_COMMON = 16  # areas found in more pictures than that say nothing
 
 
 def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
-    """Hashes of some of the 64 x 64 areas of a picture: those with the smallest hashes, flat areas left out.
+    """Hashes of some of the 64 x 64 areas of a picture.
 
-    A crop shares with the picture it is from what lies inside the crop and is among the smallest of both.
+    Which areas are remembered depends on their pixels alone, so a crop remembers what the picture it is from does.
 
     Args:
         picture: (h, w, 3).
 
     Returns:
-        at most 512 hashes, ascending; none for pictures below 64 pixels.
+        hashes, ascending, about one for every thousand pixels; none for pictures below 64 pixels.
     """
     if min(picture.shape[:2]) < _SIDE:
         return np.zeros(0, np.uint64)
@@ -45,8 +48,7 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
             length *= 2
         areas = areas.T
     mixed = (areas ^ (areas >> np.uint64(31))).ravel() * np.uint64(0x94D049BB133111EB)
-    smallest = np.partition(mixed, _SKETCH * 64)[: _SKETCH * 64] if mixed.size > _SKETCH * 64 else mixed
-    return np.unique(smallest)[:_SKETCH]
+    return np.unique(mixed[mixed % np.uint64(_DENSITY) == 0])
 
 
 def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_name: bool = True) -> list[list[int]]:
@@ -73,17 +75,17 @@ def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_n
             stem = _series(name)
             if stem is not None:
                 parent[root(number)] = root(first.setdefault(stem, number))
-    holders: dict[int, list[int]] = {}
-    for number, hashes in enumerate(sketches):
-        common: dict[int, int] = {}
-        for value in hashes.tolist():
-            known = holders.setdefault(value, [])
-            for other in known[:8]:
-                common[other] = common.get(other, 0) + 1
-            known.append(number)
-        for other, count in common.items():
-            if count >= min(_COMMON, len(hashes), len(sketches[other])):
-                parent[root(number)] = root(other)
+    hashes = np.concatenate([*sketches, np.zeros(0, np.uint64)])
+    owners = np.repeat(np.arange(len(sketches)), [len(s) for s in sketches])
+    order = np.argsort(hashes, kind="stable")
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=np.uint64(0))) if len(hashes) else order
+    common: Counter[tuple[int, int]] = Counter()
+    for same in np.split(owners[order], starts):
+        if 2 <= len(same) <= _COMMON:
+            common.update(itertools.combinations(same.tolist(), 2))
+    for (a, b), count in common.items():
+        if count >= _SHARED * min(len(sketches[a]), len(sketches[b])):
+            parent[root(b)] = root(a)
     groups: dict[int, list[int]] = {}
     for number in range(len(names)):
         groups.setdefault(root(number), []).append(number)
