@@ -25,6 +25,9 @@ from dsclora.recipes import AdaptRecipe, Stage
 MOST_HELD_OUT = 40
 """Pictures to choose and judge by: they are held in memory."""
 
+WORTHWHILE = 0.001
+"""A gain below, in dB, is none, however certain."""
+
 _WINDOW = 1024  # of a picture that is judged, its middle: HR pixels high and wide
 _STORE = 4 * 2**30  # bytes of decoded HR pictures, about; of very many pictures only the middle is taken
 
@@ -97,7 +100,7 @@ class Outcome:
         adapter: at its best.
         change: on the held-out pictures.
         forgetting: on the general pictures; None where there are none.
-        accepted: whether it beats the base: the interval of the gain lies above 0.
+        accepted: whether it beats the base: the gain's interval lies above 0, and the gain is at least `WORTHWHILE`.
         samples: held-out pictures, (name, LR, before, after, HR).
     """
 
@@ -432,7 +435,7 @@ def judge(
 
     held = change(sources.judge, reduce, samples)
     general = change(sources.general, None, 0) if sources.general else None
-    accepted = held.interval[0] > 0
+    accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
     result = {
         "protocol": "classic-y",
         "held_out": held.describe(),

@@ -121,7 +121,7 @@ def fit(
         stages: one after the other; the optimiser's state is kept across.
         loss: of the network, the stage and the step (counted from 0 over all stages); must depend on nothing else.
         score: of the averaged network, the higher the better.
-        directory: for `checkpoint.pt` and `log.jsonl`.
+        directory: for `checkpoint.pt`, `log.jsonl` and, where TensorBoard is installed, its log.
         ema: decay of the averaged weights.
         clip: largest norm of the gradient; a longer one is shortened to it.
         validate_every, checkpoint_every, report_every: iterations.
@@ -178,7 +178,13 @@ def fit(
             log.write(json.dumps({"time": time.time(), **row}) + "\n")
             log.flush()
 
+        board = _board(directory)
+
         def tell(progress: Progress) -> None:
+            if board is not None:
+                for name in ("loss", "learning_rate", "score"):
+                    if (number := getattr(progress, name)) is not None and math.isfinite(number):
+                        board.add_scalar(name, number, progress.step)
             write_log({k: v if v is None or math.isfinite(v) else None for k, v in vars(progress).items()})
             report(progress)
 
@@ -241,9 +247,20 @@ def fit(
                 say(f"diverged before iteration {diverged}; back to {step}, on with half the learning rate")
             if not sound or reporting:
                 total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+        if board is not None:
+            board.close()
     averaged.module.load_state_dict(best_state)
     averaged.eval()
     return averaged.module, best
+
+
+def _board(directory: Path) -> Any:
+    """A TensorBoard log in the run's folder, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(directory)
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,438 @@
+"""Adapting: it learns, it refuses to do harm, it goes on bit for bit after a kill, and bad input loses nothing."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import photo, random_model, save
+from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
+from dsclora.degrade import degrade
+from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
+from dsclora.pairs import Uint8, find_pairs, open_store
+from dsclora.recipes import AdaptRecipe, Degradation, Lora, Stage
+from dsclora.resize import imresize
+
+LORA = [Lora(convs="block_?.c?_r.eval_conv", rank=1, alpha=2), Lora(convs="upsampler.0", rank=4, alpha=8)]
+
+
+def recipe(**changes: object) -> AdaptRecipe:
+    stage: dict[str, object] = {
+        "iterations": 40,
+        "batch": 4,
+        "patch": 32,
+        "learning_rate": 5e-3,
+        "final_learning_rate": 1e-4,
+    }
+    stage |= {key: changes.pop(key) for key in list(changes) if key in Stage.model_fields}
+    content = {"lora": LORA, "stage": [stage], "ema": 0.9, "precision": "fp32", "validations": 4, **changes}
+    return AdaptRecipe.model_validate(content)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for n in range(10):
+        save(tmp_path / "photos" / f"p{n}x.png", photo(64, 70, seed=n))
+    return tmp_path / "photos"
+
+
+def run(
+    r: AdaptRecipe, base: weights.Model, images: Path, folder: Path, teacher: weights.Model | None = None, **k: object
+) -> adapt.Outcome:
+    guard = k.pop("guard", None)
+    assert guard is None or isinstance(guard, Path)
+    sources = adapt.find_sources(r, images, base.scale, guard=guard)
+    folder.mkdir(parents=True, exist_ok=True)
+    return adapt.adapt(r, base, sources, folder, teacher, **k)  # type: ignore[arg-type]
+
+
+def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Path) -> None:
+    base = random_model(2, 6)
+    r = recipe()
+    sources = adapt.find_sources(r, pictures, 2)
+    assert len(sources.train) == 8
+    assert not {p.name for p in sources.train} & {p.name for p in sources.judge}
+    said: list[fit.Progress] = []
+    outcome = run(r, base, pictures, tmp_path / "run", report=said.append)
+    assert said[0].step == 0, "the base's score comes first"
+    assert outcome.accepted
+    assert outcome.change.interval[0] <= outcome.change.gain <= outcome.change.interval[1]
+    assert outcome.change.gain > 1
+    assert outcome.change.gains == pytest.approx(
+        [b - a for a, b in zip(outcome.change.before, outcome.change.after, strict=True)]
+    )
+    merged = span.as_function(span.from_model(adapter.merge(base, [(outcome.adapter, 1.0)])))
+    name, lr, _, after, hr = outcome.samples[0]
+    assert np.array_equal(merged(lr), after)
+    assert (
+        metrics.protocol("classic-y", 2).score(after, hr)[0] == outcome.change.after[outcome.change.names.index(name)]
+    )
+    training = json.loads(json.dumps(dict(outcome.adapter.training)))
+    assert training["result"]["held_out"]["gain"] == pytest.approx(outcome.change.gain, abs=1e-4)
+    assert training["data"]["pictures"] == 8
+    assert {"recipe", "teacher", "base"} <= training.keys()
+
+
+def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
+    """L_rec, L_TS and L_AD by the plain definitions, with a teacher of another width."""
+    base, teacher = random_model(2, 6), random_model(2, 8, seed=1)
+    r = recipe(hr_weight=0.5, teacher_weight=2.0, affinity_weight=3.0, affinity={"rows": 0})
+    store = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
+    net = convlora.attach(span.from_model(base), [convlora.Target(x.convs, x.rank, x.alpha) for x in r.lora])
+    taps = convlora.sconvlbs(net)
+    terms = adapt.Objective(r, store, None, span.from_model(teacher), taps).terms(net, r.stages[0], 3)
+    batch = store.batch(r.seed, 3, 4, 16)
+    lr, hr = span.to_tensor(batch.lr), span.to_tensor(batch.hr)
+    student, other = span.from_model(base), span.from_model(teacher)
+    assert terms["rec"].item() == pytest.approx(0.5 * (student(lr) - hr).abs().mean().item(), rel=1e-5)
+    assert terms["ts"].item() == pytest.approx(2 * (student(lr) - other(lr)).abs().mean().item(), rel=1e-5)
+
+    def taps_of(n: span.Span) -> list[torch.Tensor]:
+        x, found = n.conv_1((lr - n.mean) * n.range), []
+        for tap in taps:
+            x, _ = n.get_submodule(tap)(x)
+            found.append(x)
+        return found
+
+    wanted = sum(losses.spatial_affinity(a, b).item() for a, b in zip(taps_of(student), taps_of(other), strict=True))
+    assert terms["ad"].item() == pytest.approx(3 * wanted, rel=1e-5)
+    assert taps == [f"block_{n}" for n in range(1, 7)]
+    few = recipe(affinity_weight=3.0, affinity={"rows": 64})
+    estimate = adapt.Objective(few, store, None, span.from_model(teacher), taps).terms(net, few.stages[0], 3)["ad"]
+    assert estimate.item() == pytest.approx(3 * wanted, rel=0.2)
+    assert estimate.item() != pytest.approx(3 * wanted, rel=1e-6)
+
+
+def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path) -> None:
+    """What the teacher makes of a whole picture and of a patch of it differs near the patch's edges alone."""
+    base, teacher = random_model(2, 6), random_model(2, 8, seed=1)
+    r = recipe(teacher_weight=1.0)
+    net = convlora.attach(span.from_model(base))
+    cached = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
+    live = adapt.Objective(r, cached, None, span.from_model(teacher)).terms(net, r.stages[0], 0)["ts"].item()
+    cached.add_teacher("t", span.as_function(span.from_model(teacher)))
+    assert adapt.Objective(r, cached).terms(net, r.stages[0], 0)["ts"].item() == pytest.approx(live, rel=0.3)
+
+
+def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
+    """On inverted colours, which pull hard, the guard's pictures keep what they look like."""
+    base = run(recipe(iterations=150), random_model(2, 6), pictures, tmp_path / "base").adapter
+    model = replace(adapter.merge(random_model(2, 6), [(base, 1.0)]), name="fair")
+    for n in range(8):
+        hr = photo(64, 64, seed=50 + n)
+        save(tmp_path / "odd" / "HR" / f"{n}.png", hr)
+        save(tmp_path / "odd" / "LRx2" / f"{n}.png", 255 - imresize(hr, 0.5))
+    free = run(recipe(), model, tmp_path / "odd", tmp_path / "free")
+    sources = adapt.find_sources(recipe(), tmp_path / "odd", 2, guard=pictures)
+    assert len(sources.guard) == 8
+    assert len(sources.general) == 2
+    guarded = run(recipe(), model, tmp_path / "odd", tmp_path / "guarded", guard=pictures)
+    forgotten = adapt.judge(model, free.adapter, sources).forgetting
+    assert forgotten is not None
+    assert guarded.forgetting is not None
+    assert guarded.change.gain > 0
+    assert guarded.forgetting.gain > forgotten.gain + 0.5
+
+
+def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
+    """Trained towards noise nothing can be gained: the best is the base itself, and that is no gain."""
+    for n in range(10):
+        hr = np.random.default_rng(n).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        save(tmp_path / "noise" / "HR" / f"{n}.png", hr)
+        lr = np.random.default_rng(100 + n).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        save(tmp_path / "noise" / "LRx2" / f"{n}.png", lr)
+    good = run(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
+    model = adapter.merge(random_model(2, 6), [(good, 1.0)])
+    held = adapt.judge(model, replace(good, base_sha256=model.sha256), adapt.find_sources(recipe(), pictures, 2))
+    assert held.change.gain < 0, "twice the same update is too much"
+    assert not held.accepted
+
+
+TRAIN = """
+import sys; from pathlib import Path; import torch; torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from conftest import random_model; import test_adapt as t; from dsclora import adapter
+out = Path(sys.argv[1])
+recipe, teacher = t.recipe(iterations=60, validations=12, teacher_weight=1.0), random_model(2, 8, seed=1)
+made = t.run(recipe, random_model(2, 6), Path({images!r}), out, teacher, resume=True)
+adapter.write(out / "a.safetensors", made.adapter)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path) -> None:
+    script = TRAIN.format(tests=str(Path(__file__).parent), images=str(pictures))
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
+    broken, kills = tmp_path / "broken", 0
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", script, str(broken)])
+        begun = _stamp(broken)
+        while process.poll() is None and _stamp(broken) == begun:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if (broken / "a.safetensors").exists():
+            break
+    assert kills >= 2
+    whole, resumed = (adapter.read(tmp_path / name / "a.safetensors") for name in ("whole", "broken"))
+    for conv, update in whole.updates.items():
+        assert np.array_equal(update.a, resumed.updates[conv].a)
+        assert np.array_equal(update.b, resumed.updates[conv].b)
+    assert whole.training["result"] == resumed.training["result"]
+
+
+def _stamp(folder: Path) -> int:
+    path = folder / "checkpoint.pt"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@pytest.mark.parametrize("how", ["nan", "score"])
+def test_divergence_goes_back_with_half_the_rate(tmp_path: Path, how: str) -> None:
+    net = torch.nn.Linear(1, 1)
+    stage = Stage(iterations=60, learning_rate=0.2, final_learning_rate=0.2)
+    said: list[str] = []
+    rates: list[float] = []
+
+    def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
+        value: torch.Tensor = net(torch.ones(1, 1)).square().sum()
+        return value * math.nan if how == "nan" and step == 30 and len(said) < 2 else value
+
+    def score(net: torch.nn.Module) -> float:
+        return -20.0 if how == "score" and len(said) < 2 and rates and len(rates) % 3 == 0 else 10.0
+
+    def report(p: fit.Progress) -> None:
+        rates.append(p.learning_rate)
+
+    fit.fit(
+        net, [stage], loss, score, tmp_path, ema=0.5, clip=1.0, validate_every=5, checkpoint_every=10, identity="",
+        say=said.append, report=report,
+    )  # fmt: skip
+    assert len(said) == 2
+    assert all("on with half the learning rate" in line for line in said)
+    assert rates[-1] == pytest.approx(0.05)
+    assert all(p.isfinite().all() for p in net.parameters())
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["slowdowns"] for row in rows if "diverged" in row] == [1, 2]
+    assert rows[-1]["step"] == 60
+
+
+def test_budgets(pictures: Path, tmp_path: Path) -> None:
+    base = random_model(2, 6)
+    two = recipe().model_copy(update={"stages": [recipe(iterations=30).stages[0], recipe(iterations=10).stages[0]]})
+    outcome = run(two, base, pictures, tmp_path / "a", iterations=20)
+    assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [15, 5]
+    begin = time.perf_counter()
+    run(two, base, pictures, tmp_path / "b", minutes=0.1)
+    assert time.perf_counter() - begin < 60
+    factor = json.loads((tmp_path / "b" / "plan.json").read_text())["factor"]
+    assert factor > 0
+    assert factor != 1
+
+
+def test_going_on_from_an_adapter(pictures: Path, tmp_path: Path) -> None:
+    base = random_model(2, 6)
+    first = run(recipe(), base, pictures, tmp_path / "a")
+    second = run(
+        recipe(iterations=2, learning_rate=1e-9, final_learning_rate=0),
+        base,
+        pictures,
+        tmp_path / "b",
+        start=first.adapter,
+    )
+    assert second.change.gain == pytest.approx(first.change.gain, abs=1e-3)
+    with pytest.raises(OutputError, match="--resume or choose another name"):
+        run(recipe(), base, pictures, tmp_path / "a")
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(recipe(seed=1), base, pictures, tmp_path / "a", resume=True)
+
+
+def test_small_pictures_get_small_patches(tmp_path: Path) -> None:
+    for n in range(4):
+        save(tmp_path / "small" / f"s{n}x.png", photo(30, 41, seed=n))
+    said: list[str] = []
+    outcome = run(
+        recipe(patch=192, iterations=3), random_model(2, 6), tmp_path / "small", tmp_path / "a", say=said.append
+    )
+    assert outcome.adapter.training["recipe"]["stage"][0]["patch"] == 30
+    assert any("patches of 30 pixels" in line for line in said)
+
+
+def test_unreadable_pictures_are_named_before_training(pictures: Path) -> None:
+    for name in ("bad1.png", "bad2.jpg"):
+        (pictures / name).write_bytes(b"no picture")
+    said: list[str] = []
+    sources = adapt.find_sources(recipe(), pictures, 2, say=said.append)
+    assert len(sources.train) == 8
+    assert sum("left out" in line for line in said) == 2
+    (pictures.parent / "none").mkdir()
+    (pictures.parent / "none" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="no readable picture"):
+        adapt.find_sources(recipe(), pictures.parent / "none", 2)
+
+
+def test_a_recipe_that_does_not_fit(pictures: Path, tmp_path: Path) -> None:
+    base, teacher = random_model(2, 6), random_model(2, 8)
+    for r, against, reason in (
+        (recipe(lora=[Lora(convs="nothing*", rank=1, alpha=1)]), None, "no conv is called 'nothing"),
+        (recipe(), random_model(3), "the teacher enlarges x3, the base x2"),
+        (recipe(hr_weight=0, teacher_weight=1), None, "name a teacher"),
+        (recipe(affinity_weight=1, affinity={"taps": ["block_7"]}), teacher, "block_7 is not a module"),
+        (recipe(affinity_weight=1, lora=LORA[1:]), teacher, "no SConvLB"),
+        (recipe(affinity_weight=1, degrade=[Degradation(kind="noise", strength=(1, 2))]), teacher, "add a guard"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(reason)):
+            run(r, base, pictures, tmp_path / "x", against)
+
+
+def test_the_bundled_recipe_is_the_authors_two_stages() -> None:
+    r = recipes.load_adapt(zoo.adapt_recipe())
+    assert [stage.patch for stage in r.stages] == [192, 256]
+    assert tuple(convlora.Target(x.convs, x.rank, x.alpha) for x in r.lora) == convlora.LAYERED
+
+
+def test_degradations() -> None:
+    hr, flat = photo(64, 64), np.full((64, 64, 3), 100, np.uint8)
+
+    def made(picture: Uint8, *chain: Degradation, seed: int = 0) -> Uint8:
+        return degrade(picture, 2, chain, np.random.default_rng(seed))
+
+    plain = imresize(hr, 0.5)
+    assert np.array_equal(made(hr), plain)
+    noise = Degradation(kind="noise", strength=(8, 8))
+    assert made(flat, noise).std() == pytest.approx(8, rel=0.1)
+    assert made(flat, noise, Degradation(kind="downscale")).std() < 6, "averaged away by the reduction that follows"
+    assert not np.array_equal(made(hr, noise), made(hr, noise, seed=1))
+    assert np.array_equal(made(hr, noise), made(hr, noise))
+    blurred = made(hr, Degradation(kind="blur", strength=(1.5, 1.5)))
+    assert np.abs(np.diff(blurred.astype(int), axis=1)).mean() < 0.8 * np.abs(np.diff(plain.astype(int), axis=1)).mean()
+    errors = [
+        np.abs(made(hr, Degradation(kind="jpeg", strength=(q, q))).astype(int) - plain).mean() for q in (95, 50, 10)
+    ]
+    assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
+    r = recipe(degrade=[{"kind": "noise", "strength": (5, 15)}, {"kind": "jpeg", "strength": (30, 60)}], copies=2)
+    teacher = random_model(2, 8, seed=1)
+    r = r.model_copy(update={"stages": recipe(teacher_weight=0.5).stages})
+    outcome = run(r, random_model(2, 6), pictures, tmp_path / "a", teacher)
+    assert outcome.change.gain > 0
+    index = json.loads((tmp_path / "a" / "pictures" / "pairs.json").read_text())
+    assert len(index["lr"]) == 16
+    assert list((tmp_path / "a" / "pictures").glob("teacher-*-undegraded.u8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[[degrade]]\nkind = "jpeg"\nstrength = [0, 50]', "0 to 50 is no range for jpeg"),
+        ('[[degrade]]\nkind = "noise"\nstrength = [9, 5]', "9 to 5 is no range"),
+        ('[[degrade]]\nkind = "downscale"\n[[degrade]]\nkind = "downscale"', "named twice"),
+        ('[[degrade]]\nkind = "fog"', r"degrade\.0\.kind"),
+        ("holdout = 1.0", "holdout"),
+        ("[network]\nscale = 4", "network: extra inputs"),
+    ],
+)
+def test_recipe_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "r.toml"
+    tables = '[[lora]]\nconvs = "upsampler.0"\nrank = 1\nalpha = 1\n[[stage]]\niterations = 5\n'
+    path.write_text(f"{text}\n{tables}")
+    with pytest.raises(RecipeError, match=reason):
+        recipes.load_adapt(path)
+
+
+def test_the_interval_of_a_mean() -> None:
+    assert metrics.bootstrap_interval([0.5]) == (0.5, 0.5)
+    gains = np.random.default_rng(0).normal(0.1, 0.2, 100)
+    low, high = metrics.bootstrap_interval(gains.tolist())
+    half = 1.96 * gains.std() / 10
+    assert low == pytest.approx(gains.mean() - half, abs=0.01)
+    assert high == pytest.approx(gains.mean() + half, abs=0.01)
+
+
+def test_the_page_escapes_names(tmp_path: Path) -> None:
+    change = {"pictures": 1, "before": 20.0, "after": 21.0, "gain": 1.0, "interval": [1.0, 1.0]}
+    result = {"held_out": change, "general": None, "accepted": True}
+    lr, hr = photo(20, 20), photo(40, 40)
+    page.write(tmp_path / "p.html", "<b>", result, {"recipe": "&"}, [("<i>", 20.0, 21.0)], [("<u>", lr, hr, hr, hr)])
+    text = (tmp_path / "p.html").read_text()
+    assert "<title>&lt;b&gt;</title>" in text
+    assert "&lt;i&gt;" in text
+    assert "&lt;u&gt;" in text
+    assert text.count("data:image/png") == 3
+    assert not re.search(r"https?://", text)
+
+
+CLI_RECIPE = """
+ema = 0.9
+precision = "fp32"
+validations = 2
+[[lora]]
+convs = "upsampler.0"
+rank = 4
+alpha = 8.0
+[[stage]]
+iterations = 40
+batch = 4
+patch = 32
+learning_rate = 5e-3
+"""
+
+
+def cli(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "dsclora.cli", "adapt", *map(str, arguments), "--threads", "1"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_line(pictures: Path, model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(CLI_RECIPE)
+    target = tmp_path / "out" / "mine.safetensors"
+    common = [pictures, "--base", model_file, "--recipe", tmp_path / "r.toml", "-o", target]
+    done = cli(*common, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["accepted"]
+    assert result["held_out"]["interval"][0] > 0
+    assert result["general"]["pictures"] == 6
+    assert Path(result["adapter"]) == target
+    assert adapter.read(target).training["result"]["held_out"] == result["held_out"]
+    assert (tmp_path / "out" / "mine.html").exists()
+    assert list((tmp_path / "out" / "mine.run").glob("events.*")), "TensorBoard"
+    again = cli(*common)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: Path) -> None:
+    """At a learning rate of nothing there is no gain."""
+    (tmp_path / "r.toml").write_text(CLI_RECIPE.replace("5e-3", "1e-12\nfinal_learning_rate = 0"))
+    target = tmp_path / "mine.safetensors"
+    done = cli(pictures, "--base", model_file, "--recipe", tmp_path / "r.toml", "-o", target)
+    assert done.returncode == 3, done.stderr
+    assert "no gain beyond doubt" in done.stderr
+    assert not target.exists()
+    assert adapter.read(tmp_path / "mine.rejected.safetensors").training["result"]["accepted"] is False
+    assert "Rejected" in (tmp_path / "mine.html").read_text()
+
+
+def test_wrong_usage(pictures: Path, tmp_path: Path) -> None:
+    for arguments, reason in (
+        (["--minutes", 1, "--iterations", 5], "exclude each other"),
+        (["--minutes", -1], "must be positive"),
+        (["--recipe", tmp_path / "none.toml"], "cannot be read"),
+    ):
+        done = cli(pictures, "-o", tmp_path / "x.safetensors", *arguments)
+        assert done.returncode == 2
+        assert reason in done.stderr
