@@ -53,3 +53,17 @@ def test_collapse_leaves_the_original_and_a_plain_net_unchanged() -> None:
     again = span.collapse(plain)
     assert again is not plain
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in plain.state_dict().items())
+
+
+def test_spread_lets_every_conv_answer_alike() -> None:
+    torch.manual_seed(0)
+    net, lr = span.SpanTrain(8, 2, range=1.0), torch.rand(4, 3, 16, 16)
+    answers = {}
+    for name, module in net.named_modules():
+        if isinstance(module, span.Conv3XC):
+            module.register_forward_hook(lambda _, __, output, name=name: answers.update({name: output.std().item()}))
+    net(lr)
+    assert answers["block_6.c3_r"] < 0.5, "what it is for"
+    span.spread(net, lr, 1.5)
+    net(lr)
+    assert all(value == pytest.approx(1.5, rel=1e-3) for name, value in answers.items() if name != "conv_1")

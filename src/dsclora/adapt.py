@@ -342,7 +342,7 @@ def adapt(
             factor = iterations / total
         elif minutes is not None:
             left = 60 * minutes - (time.perf_counter() - begin)
-            validation = _seconds(partial(_psnr, net, choose[:1])) * len(choose) * (recipe.validations + 2)
+            validation = _seconds(partial(mean_psnr, net, choose[:1])) * len(choose) * (recipe.validations + 2)
             costs = [_seconds(partial(_step, copy.deepcopy(net), objective, stage)) for stage in recipe.stages]
             needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
             factor = max(left - validation, 0.2 * left, 5.0) / needed
@@ -377,7 +377,7 @@ def adapt(
         net,
         stages,
         objective,
-        lambda candidate: _psnr(candidate, choose),
+        lambda candidate: mean_psnr(candidate, choose),
         folder,
         ema=min(recipe.ema, 1 - 10 / max(20, steps)),  # a short run must not remember its start
         clip=recipe.clip,
@@ -505,7 +505,7 @@ def _scaled(stage: Stage, factor: float) -> Stage:
     return stage.model_copy(update={"iterations": iterations, "warmup": warmup})
 
 
-def _psnr(net: nn.Module, pictures: Whole) -> float:
+def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     """Mean PSNR of a student, merged, on whole pictures; classic-y."""
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span.Span)

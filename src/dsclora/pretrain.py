@@ -81,6 +81,9 @@ def pretrain(
 
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
+    if recipe.network.spread:
+        first = store.batch(recipe.seed, 0, recipe.stages[0].batch, recipe.stages[0].patch // scale)
+        span.spread(net, span.to_tensor(first.lr), recipe.network.spread)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:

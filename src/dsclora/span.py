@@ -127,6 +127,31 @@ SpanTrain = partial(Span, conv=Conv3XC)
 """`SpanTrain(channels, scale)`: the form to train from scratch; `collapse` makes it plain."""
 
 
+def spread(net: Span, lr: Tensor, deviation: float) -> None:
+    """Scale the weights of a fresh training form, in place: every 3x3 conv but the first answers a batch alike.
+
+    A layer after the other, as in layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422).
+
+    Args:
+        net: training form.
+        lr: a batch of patches, (N, 3, h, w), RGB in 0..1.
+        deviation: standard deviation of each conv's output on it.
+    """
+    answers: list[Tensor] = []
+    for name, module in net.named_modules():
+        if isinstance(module, Conv3XC) and name != "conv_1":
+            hook = module.register_forward_hook(lambda _, __, output: answers.append(output))
+            with torch.no_grad():
+                net(lr)
+                factor = deviation / answers.pop().std()
+                for last in (module.conv[2], module.sk):
+                    assert isinstance(last, nn.Conv2d)
+                    assert last.bias is not None
+                    last.weight.mul_(factor)
+                    last.bias.mul_(factor)
+            hook.remove()
+
+
 def collapse(net: Span) -> Span:
     """The plain network that computes the same function: every `Conv3XC` replaced by its one 3x3 conv.
 

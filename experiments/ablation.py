@@ -1,0 +1,135 @@
+"""What each part of the method is worth, at equal budget: one row of the table per call, or all of them.
+
+    python experiments/ablation.py ROW... --base B --teacher T --train DIR --valid DIR --out DIR [--iterations N]
+
+Every row trains on the same patches (same seed) with its own learning rate, chosen on `valid`; `valid` also chooses the
+best weights. The benchmarks are looked at once, by `dsclora evaluate` of OUT/ROW.safetensors.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dsclora import adapt, convlora, fit, metrics, span, weights
+from dsclora.convlora import LAYERED, Target
+from dsclora.pairs import PairStore, find_pairs, open_store, read_for_validation
+from dsclora.recipes import AdaptRecipe, Lora
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        targets: convs and ranks; None for no low-rank updates.
+        trained: without updates, which parameters are trained, by name.
+        ts, ad: weights of pixel distillation and of the spatial affinity.
+        rate: peak learning rate.
+        rounds: the budget is divided into so many; the updates are merged after each.
+    """
+
+    targets: tuple[Target, ...] | None = LAYERED
+    trained: Callable[[str], bool] = lambda _: False
+    ts: float = 1.0
+    ad: float = 0.0
+    rate: float = 2e-3
+    rounds: int = 1
+
+
+def of_rank(rank: int) -> tuple[Target, ...]:
+    """The layered set's convs, all of one rank, with the authors' multiplier of 2."""
+    return tuple(Target(t.convs, rank, 2.0 * rank) for t in LAYERED)
+
+
+ROWS = {
+    "rec": Row(ts=0.0),
+    "rec+ts": Row(),
+    "rec+ad": Row(ts=0.0, ad=0.002),
+    "rec+ts+ad": Row(ad=0.002),
+    "rank1": Row(of_rank(1)),
+    "rank2": Row(of_rank(2)),
+    "rank4": Row(of_rank(4)),
+    "rank8": Row(of_rank(8)),
+    "all-convs": Row((*LAYERED, Target("conv_1.eval_conv", 2, 4), Target("conv_cat", 8, 16))),
+    "full": Row(None, lambda _: True, rate=3e-4),
+    "biases": Row(None, lambda name: name.endswith("bias")),
+    "rounds": Row(rounds=2),
+}
+
+
+def main() -> None:
+    """Train the rows asked for and print their figures on `valid`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=list(ROWS))
+    for name in ("base", "teacher", "train", "valid", "out"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument("--iterations", type=int, default=2000)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    base, teacher = weights.read(given.base), weights.read(given.teacher)
+    border = metrics.protocol("classic-y", base.scale).border
+    valid = read_for_validation(find_pairs(given.valid, base.scale), base.scale, border)
+    store = open_store(find_pairs(given.train, base.scale), base.scale, given.out / "pictures", print)
+    teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    store.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
+    for name in given.rows:
+        row, begin = ROWS[name], time.perf_counter()
+        plain = span.from_model(base)
+        for number in range(row.rounds):
+            plain, best, count = train(row, plain, store, valid, teaching, given, f"{name}-{number}")
+        weights.write(given.out / f"{name}.safetensors", span.to_model(plain, {"row": name}, "MIT"), overwrite=True)
+        facts = {"row": name, "trained": count, "valid": round(best, 4), "seconds": round(time.perf_counter() - begin)}
+        print(json.dumps(facts), flush=True)
+
+
+def train(
+    row: Row, plain: nn.Module, store: PairStore, valid: adapt.Whole, teaching: span.Span,
+    given: argparse.Namespace, name: str,
+) -> tuple[span.Span, float, int]:  # fmt: skip
+    """One round: the network with what was learnt merged in, its PSNR on `valid`, and how many numbers were trained."""
+    if row.targets is None:
+        net = copy.deepcopy(plain)
+        for parameter_name, parameter in net.named_parameters():
+            parameter.requires_grad_(row.trained(parameter_name))
+    else:
+        net = convlora.attach(plain, row.targets)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stage = {
+        "iterations": given.iterations // row.rounds,
+        "learning_rate": row.rate,
+        "warmup": 50,
+        "teacher_weight": row.ts,
+        "affinity_weight": row.ad,
+    }
+    recipe = AdaptRecipe(stage=[stage], lora=[Lora(convs="*", rank=1, alpha=1)])  # type: ignore[call-arg]
+    taps = [f"block_{number}" for number in range(1, 7)]
+    objective = adapt.Objective(recipe, store, None, teaching if row.ad else None, taps)
+    folder = given.out / f"{name}.run"
+    fitted, best = fit.fit(
+        net,
+        recipe.stages,
+        objective,
+        lambda candidate: adapt.mean_psnr(candidate, valid),
+        folder,
+        ema=0.995,
+        clip=1.0,
+        validate_every=250,
+        checkpoint_every=250,
+        identity=name,
+        resume=True,
+        validate_first=True,
+    )
+    merged = convlora.detach(fitted, merged=True)
+    assert isinstance(merged, span.Span)
+    return merged, best, sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+if __name__ == "__main__":
+    main()
