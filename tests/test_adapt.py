@@ -370,7 +370,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
     assert "<title>&lt;b&gt;</title>" in text
     assert "&lt;i&gt;" in text
     assert "&lt;u&gt;" in text
-    assert text.count("data:image/png") == 3
+    assert text.count("data:image/webp") == 3
     assert not re.search(r"https?://", text)
 
 

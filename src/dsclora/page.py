@@ -27,7 +27,11 @@ figure { display: inline-block; margin: 0 1rem 1.5rem 0; vertical-align: top }
 .slider img { display: block; image-rendering: pixelated }
 .slider .after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at, 50%)) }
 .slider .line { position: absolute; top: 0; bottom: 0; left: var(--at, 50%); width: 2px }
-.slider .line { background: #fff8; pointer-events: none }
+.slider .line { background: #d33; box-shadow: 0 0 0 1px #fff; pointer-events: none }
+.slider b { position: absolute; top: .4rem; font: .75rem/1.4 system-ui; padding: 0 .4rem }
+.slider b { background: #fffd; pointer-events: none }
+.slider b.left { left: .4rem } .slider b.right { right: .4rem }
+.original { display: block; margin-top: .5rem }
 .slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize }
 figcaption { font-size: .85rem; color: #555; max-width: 24rem }
 pre { background: #f6f6f6; padding: 1rem; overflow: auto; font-size: .8rem }
@@ -102,16 +106,17 @@ def _slider(name: str, lr: Uint8, before: Uint8, after: Uint8, hr: Uint8) -> str
         f'<figure><div class="slider" style="width:{width}px;height:{height}px">'
         f'<img class="before" alt="base" src="{_inline(base)}">'
         f'<img class="after" alt="adapted" src="{_inline(adapted)}">'
-        '<span class="line"></span><input type="range" min="0" max="100" value="50" aria-label="before and after" '
+        '<b class="left">base</b><b class="right">adapted</b><span class="line"></span>'
+        '<input type="range" min="0" max="100" value="50" aria-label="before and after" '
         "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
-        f'<img alt="original" src="{_inline(original)}" width="{width}" height="{height}">'
+        f'<img class="original" alt="original" src="{_inline(original)}" width="{width}" height="{height}">'
         f"<figcaption>{html.escape(name)}; the original is below</figcaption></figure>"
     )
 
 
 def _inline(picture: Uint8) -> str:
     image = pyvips.Image.new_from_array(np.ascontiguousarray(picture), interpretation="srgb")
-    return "data:image/png;base64," + base64.b64encode(image.pngsave_buffer()).decode()
+    return "data:image/webp;base64," + base64.b64encode(image.webpsave_buffer(lossless=True)).decode()
 
 
 def _pretty(training: dict[str, Any]) -> str:
