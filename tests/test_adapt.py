@@ -255,6 +255,8 @@ def test_going_on_from_an_adapter(pictures: Path, tmp_path: Path) -> None:
         run(recipe(), base, pictures, tmp_path / "a")
     with pytest.raises(TrainingError, match="another recipe"):
         run(recipe(seed=1), base, pictures, tmp_path / "a", resume=True)
+    anew = run(recipe(), base, pictures, tmp_path / "a", overwrite=True)
+    assert anew.change == first.change
 
 
 def test_small_pictures_get_small_patches(tmp_path: Path) -> None:

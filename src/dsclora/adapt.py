@@ -151,7 +151,11 @@ def find_sources(
 def _divide(
     recipe: AdaptRecipe, folder: Path, scale: int, hold_out: bool, say: Callable[[str], None]
 ) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    pairs, sketches, problems = split.sketches_of(find_pairs(folder, scale))
+    found = find_pairs(folder, scale)
+    say(f"{folder}: looking at {len(found)} pictures")
+    # what lies outside is neither trained on nor judged by
+    window = max(_WINDOW, _window(len(found) * recipe.copies, recipe, scale))
+    pairs, sketches, problems = split.sketches_of(found, window)
     for problem in problems:
         say(f"left out: {problem}")
     if not pairs:
@@ -265,6 +269,7 @@ def adapt(
     iterations: int | None = None,
     start: adapters.Adapter | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -281,6 +286,7 @@ def adapt(
         iterations: the same, by count.
         start: an adapter of this base to go on from, instead of a new one; its ranks count.
         resume: go on from the folder's checkpoint; the budget is that of the first start.
+        overwrite: give up the folder's run, where there is one, and begin anew.
         report: called with the progress.
         say: called with a line of text for whatever else a user should know.
 
@@ -295,7 +301,9 @@ def adapt(
     if teacher is not None and teacher.scale != scale:
         raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{scale}")
     if not resume and (folder / "checkpoint.pt").exists():
-        raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
+        if not overwrite:
+            raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
+        (folder / "checkpoint.pt").unlink()
     if teacher is None and sources.guard:
         teacher = base
     if teacher is None:

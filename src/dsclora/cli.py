@@ -437,6 +437,7 @@ def adapt(
             iterations=iterations,
             start=begun,
             resume=resume,
+            overwrite=overwrite,
             report=report,
             say=meter.say,
         )

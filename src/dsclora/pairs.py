@@ -85,7 +85,7 @@ def read_pair(
     """
     hr = image.read_rgb8(pair.hr)
     if pair.lr is None:
-        hr = crop_to_multiple(_middle(hr, window), scale)
+        hr = crop_to_multiple(middle(hr, window), scale)
         if 0 in hr.shape:
             raise ImageError(f"{pair.hr}: smaller than {scale} pixels")
         return imresize(hr, 1 / scale) if reduce is None else reduce(hr), hr
@@ -96,7 +96,7 @@ def read_pair(
             f"{pair.lr}: {lr.shape[1]} x {lr.shape[0]} times {scale} is not {pair.hr}'s "
             f"{hr.shape[1]} x {hr.shape[0]}; is it the LR of another scale?"
         )
-    return _middle(lr, window and window // scale), _middle(hr[:height, :width], window and window // scale * scale)
+    return middle(lr, window and window // scale), middle(hr[:height, :width], window and window // scale * scale)
 
 
 def read_for_validation(
@@ -129,7 +129,8 @@ def _numbered(reduce: Callable[[Uint8, int], Uint8] | None, number: int) -> Call
     return None if reduce is None else lambda hr: reduce(hr, number)
 
 
-def _middle(picture: Uint8, side: int | None) -> Uint8:
+def middle(picture: Uint8, side: int | None) -> Uint8:
+    """The middle of a picture, at most `side` pixels high and wide; all of it for None."""
     if side is None:
         return picture
     top, left = (max(0, length - side) // 2 for length in picture.shape[:2])

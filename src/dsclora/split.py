@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from dsclora import image
 from dsclora.errors import ImageError
-from dsclora.pairs import Pair
+from dsclora.pairs import Pair, middle
 
 Uint8 = npt.NDArray[np.uint8]
 
-_LARGEST = 4096  # more of a picture is not looked at
 _SIDE = 64  # smaller areas are equal in different pages of text
 _DENSITY = 1024  # one area in so many is remembered
 _SHARED = 0.15  # of the smaller sketch; running heads and margins of pages make less
@@ -39,7 +38,7 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
     """
     if min(picture.shape[:2]) < _SIDE:
         return np.zeros(0, np.uint64)
-    rgb = picture[:_LARGEST, :_LARGEST].astype(np.uint64)
+    rgb = picture.astype(np.uint64)
     areas = rgb[..., 0] * np.uint64(0x9E3779B97F4A7C15) + rgb[..., 1] * np.uint64(0xC2B2AE3D27D4EB4F) + rgb[..., 2]
     for multiplier in (0xD6E8FEB86659FD93, 0xA0761D6478BD642F):
         length = 1
@@ -131,12 +130,19 @@ def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tup
     return train, sorted(n for g in held[::2] for n in g), sorted(n for g in held[1::2] for n in g)
 
 
-def sketches_of(pairs: Sequence[Pair]) -> tuple[list[Pair], list[npt.NDArray[np.uint64]], list[str]]:
-    """The pairs whose HR can be read, their sketches, and what is wrong with the others."""
+def sketches_of(
+    pairs: Sequence[Pair], window: int | None = None
+) -> tuple[list[Pair], list[npt.NDArray[np.uint64]], list[str]]:
+    """The pairs whose HR can be read, their sketches, and what is wrong with the others.
+
+    Args:
+        pairs: from `find_pairs`.
+        window: only the middle of larger pictures is looked at, so many HR pixels high and wide.
+    """
     readable, sketches, problems = [], [], []
     for pair in pairs:
         try:
-            sketches.append(sketch(image.read_rgb8(pair.hr)))
+            sketches.append(sketch(middle(image.read_rgb8(pair.hr), window)))
             readable.append(pair)
         except ImageError as error:
             problems.append(str(error))
