@@ -232,6 +232,8 @@ def test_budgets(pictures: Path, tmp_path: Path) -> None:
     two = recipe().model_copy(update={"stages": [recipe(iterations=30).stages[0], recipe(iterations=10).stages[0]]})
     outcome = run(two, base, pictures, tmp_path / "a", iterations=20)
     assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [15, 5]
+    outcome = run(two, base, pictures, tmp_path / "c", iterations=1)
+    assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [1]
     begin = time.perf_counter()
     run(two, base, pictures, tmp_path / "b", minutes=0.1)
     assert time.perf_counter() - begin < 60

@@ -165,8 +165,9 @@ def _divide(
     names = [pair.name for pair in pairs]
     groups = split.group(names, sketches)
     if 2 * max(len(g) for g in groups) > len(pairs):
-        groups = split.group(names, sketches, by_name=False)
-        say(f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared")
+        named, groups = groups, split.group(names, sketches, by_name=False)
+        if groups != named:
+            say(f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared")
     train, choose, judge = split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed)
     lists = [[pairs[n] for n in part] for part in (train, choose)]
     return lists[0], lists[1], lists[1] if choose is judge else [pairs[n] for n in judge]
@@ -355,7 +356,7 @@ def adapt(
             needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
             factor = max(left - validation, 0.2 * left, 5.0) / needed
         plan.write_text(json.dumps({"factor": factor}))
-    stages = [_scaled(stage, factor) for stage in recipe.stages]
+    stages = _scaled(recipe.stages, factor)
     steps = sum(stage.iterations for stage in stages)
     if guard is not None or any(stage.teacher_weight for stage in stages):
         target = guard or store
@@ -507,10 +508,17 @@ def _shrink_patches(recipe: AdaptRecipe, stores: list[PairStore], say: Callable[
     return recipe.model_copy(update={"stages": stages})
 
 
-def _scaled(stage: Stage, factor: float) -> Stage:
-    iterations = max(1, round(stage.iterations * factor))
-    warmup = min(round(stage.warmup * min(1.0, factor)), iterations - 1)
-    return stage.model_copy(update={"iterations": iterations, "warmup": warmup})
+def _scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:
+    """Stages of `factor` times the length in all, at least one step; those of which nothing is left are dropped."""
+    scaled, length, done = [], 0, 0
+    for stage in stages:
+        length += stage.iterations
+        iterations = max(1, round(length * factor)) - done
+        if iterations:
+            warmup = min(round(stage.warmup * min(1.0, factor)), iterations - 1)
+            scaled.append(stage.model_copy(update={"iterations": iterations, "warmup": warmup}))
+        done += iterations
+    return scaled
 
 
 def mean_psnr(net: nn.Module, pictures: Whole) -> float:
