@@ -18,7 +18,7 @@ from conftest import photo, random_model, save
 from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
 from dsclora.degrade import degrade
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
-from dsclora.pairs import Uint8, find_pairs, open_store
+from dsclora.pairs import Uint8, find_pairs, open_store, read_pair
 from dsclora.recipes import AdaptRecipe, Degradation, Lora, Stage
 from dsclora.resize import imresize
 
@@ -324,6 +324,29 @@ def test_degradations() -> None:
         np.abs(made(hr, Degradation(kind="jpeg", strength=(q, q))).astype(int) - plain).mean() for q in (95, 50, 10)
     ]
     assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_blur_has_the_width_it_is_given() -> None:
+    edge = np.zeros((80, 80, 3), np.uint8)
+    edge[:, 40:] = 255
+    for sigma in (0.5, 1.0, 2.0, 4.0):
+        chain = [Degradation(kind="blur", strength=(sigma, sigma)), Degradation(kind="downscale")]
+        row = degrade(edge, 1, chain, np.random.default_rng(0))[40, :, 0].astype(float)
+        slope = np.diff(row) / 255
+        place = np.arange(79) + 0.5
+        mean = (place * slope).sum()
+        assert ((place - mean) ** 2 * slope).sum() ** 0.5 == pytest.approx(sigma, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_middle_of_a_pair_stays_a_pair(tmp_path: Path, scale: int, extra: int) -> None:
+    lr = photo(33 + extra, 46 + extra)
+    save(tmp_path / "HR" / "p.png", lr.repeat(scale, 0).repeat(scale, 1))
+    save(tmp_path / f"LRx{scale}" / "p.png", lr)
+    small, large = read_pair(find_pairs(tmp_path, scale)[0], scale, window=20 * scale + 1)
+    assert small.shape == (20, 20, 3)
+    assert np.array_equal(small.repeat(scale, 0).repeat(scale, 1), large)
 
 
 def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> None:

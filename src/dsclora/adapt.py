@@ -301,10 +301,8 @@ def adapt(
     scale = base.scale
     if teacher is not None and teacher.scale != scale:
         raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{scale}")
-    if not resume and (folder / "checkpoint.pt").exists():
-        if not overwrite:
-            raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
-        (folder / "checkpoint.pt").unlink()
+    if not resume and not overwrite and (folder / "checkpoint.pt").exists():
+        raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
     if teacher is None and sources.guard:
         teacher = base
     if teacher is None:

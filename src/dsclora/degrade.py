@@ -38,7 +38,7 @@ def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.rand
         elif strength:
             image = pyvips.Image.new_from_array(np.ascontiguousarray(picture), interpretation="srgb")
             if step.kind == "blur":
-                image = image.gaussblur(strength, precision="float").rint().cast("uchar")
+                image = image.gaussblur(strength, min_ampl=0.005, precision="float").rint().cast("uchar")
             else:
                 image = pyvips.Image.jpegload_buffer(image.jpegsave_buffer(Q=round(strength)))
             picture = image.numpy()

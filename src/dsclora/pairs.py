@@ -96,7 +96,11 @@ def read_pair(
             f"{pair.lr}: {lr.shape[1]} x {lr.shape[0]} times {scale} is not {pair.hr}'s "
             f"{hr.shape[1]} x {hr.shape[0]}; is it the LR of another scale?"
         )
-    return middle(lr, window and window // scale), middle(hr[:height, :width], window and window // scale * scale)
+    if window is not None:  # cut LR, and HR at that very place: both middles need not be the same
+        side = window // scale
+        top, left = (max(0, length - side) // 2 for length in lr.shape[:2])
+        lr, hr = lr[top : top + side, left : left + side], hr[top * scale :, left * scale :]
+    return lr, hr[: lr.shape[0] * scale, : lr.shape[1] * scale]
 
 
 def read_for_validation(
