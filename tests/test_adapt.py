@@ -257,6 +257,8 @@ def test_going_on_from_an_adapter(pictures: Path, tmp_path: Path) -> None:
         run(recipe(), base, pictures, tmp_path / "a")
     with pytest.raises(TrainingError, match="another recipe"):
         run(recipe(seed=1), base, pictures, tmp_path / "a", resume=True)
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(recipe(), base, pictures, tmp_path / "a", resume=True, start=first.adapter)
     anew = run(recipe(), base, pictures, tmp_path / "a", overwrite=True)
     assert anew.change == first.change
 
@@ -455,6 +457,9 @@ def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: 
 
 
 def test_wrong_usage(pictures: Path, tmp_path: Path) -> None:
+    done = cli(pictures, "-o", tmp_path / "x.html")
+    assert done.returncode == 2
+    assert "ends in .safetensors" in done.stderr
     for arguments, reason in (
         (["--minutes", 1, "--iterations", 5], "exclude each other"),
         (["--minutes", -1], "must be positive"),

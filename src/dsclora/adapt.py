@@ -367,6 +367,7 @@ def adapt(
                 target.add_teacher(name, span.as_function(teaching), clean)
 
     every = max(1, steps // recipe.validations)
+    begun = sorted(start.updates.items()) if start is not None else []
     identity = hashlib.sha256(
         json.dumps(
             [
@@ -376,6 +377,8 @@ def adapt(
                 guard.fingerprint() if guard else "",
                 base.fingerprint,
                 teacher.fingerprint if teacher else "",
+                [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
+                [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in begun],
             ],
             sort_keys=True,
         ).encode()

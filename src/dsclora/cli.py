@@ -405,6 +405,8 @@ def adapt(
     if minutes is not None and not 0 < minutes < 1e6:
         raise UsageError(f"--minutes must be positive, got {minutes}")
     target = output or Path(f"{images.resolve().name}.safetensors")
+    if target.suffix != ".safetensors" or target.is_dir():
+        raise UsageError(f"{target}: an adapter's file ends in .safetensors")
     for path in (target, target.with_suffix(".html")):
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another --output or pass --overwrite")
