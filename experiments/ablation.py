@@ -75,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(1)
     base, teacher = weights.read(given.base), weights.read(given.teacher)
     border = metrics.protocol("classic-y", base.scale).border
-    valid = read_for_validation(find_pairs(given.valid, base.scale), base.scale, border)
+    valid = list(read_for_validation(find_pairs(given.valid, base.scale), base.scale, border))
     store = open_store(find_pairs(given.train, base.scale), base.scale, given.out / "pictures", print)
     teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     store.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -336,7 +336,7 @@ def adapt(
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
     recipe = _shrink_patches(recipe, [s for s in (store, guard) if s is not None], say)
     border = metrics.protocol("classic-y", scale).border
-    choose = read_for_validation(sources.choose, scale, border, reduce, _WINDOW)
+    choose = list(read_for_validation(sources.choose, scale, border, reduce, _WINDOW))
 
     objective = Objective(recipe, store, guard, teaching, taps)
     plan = folder / "plan.json"
@@ -431,10 +431,8 @@ def judge(
 
     def change(pairs: list[Pair], reduced: Callable[[Uint8, int], Uint8] | None, keep: int) -> Change:
         result = Change([], [], [])
-        for number, pair in enumerate(pairs):
-            (lr, hr) = read_for_validation(
-                [pair], base.scale, protocol.border, partial(_numbered, reduced, number) if reduced else None, _WINDOW
-            )[0]
+        pictures = read_for_validation(pairs, base.scale, protocol.border, reduced, _WINDOW)
+        for pair, (lr, hr) in zip(pairs, pictures, strict=True):
             before, after = (run(lr) for run in runs)
             result.names.append(pair.name)
             result.before.append(protocol.score(before, hr)[0])
@@ -454,10 +452,6 @@ def judge(
     }
     made = replace(made, training={**made.training, "result": result})
     return Outcome(made, held, general, accepted, shown)
-
-
-def _numbered(reduce: Callable[[Uint8, int], Uint8], number: int, hr: Uint8, _: int) -> Uint8:
-    return reduce(hr, number)
 
 
 def _student(recipe: AdaptRecipe, base: weights.Model, start: adapters.Adapter | None) -> nn.Module:
@@ -542,8 +536,3 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - begin)
     return float(np.median(times[2:]))
-
-
-def describe(outcome: Outcome) -> dict[str, Any]:
-    """Ready for JSON."""
-    return {"accepted": outcome.accepted, **outcome.adapter.training["result"], "change": asdict(outcome.change)}

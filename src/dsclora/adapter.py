@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from dsclora import files
 from dsclora.errors import ModelError, UsageError
-from dsclora.weights import Float32, Model, parse_object, read_safetensors, refuse_newer_version
+from dsclora.weights import Float32, Model, parse_object, read_safetensors, refuse_newer_version, write_safetensors
 
 FORMAT = "dsclora.adapter"
 FORMAT_VERSION = 1
@@ -271,8 +270,6 @@ def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = Fals
     Raises:
         OutputError: the target exists and `overwrite` is false, or cannot be written.
     """
-    from safetensors.numpy import save
-
     header = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -287,7 +284,5 @@ def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = Fals
     }
     tensors = {}
     for conv, update in adapter.updates.items():
-        tensors[f"{conv}.lora_A"] = np.ascontiguousarray(update.a, np.float32)
-        tensors[f"{conv}.lora_B"] = np.ascontiguousarray(update.b, np.float32)
-    with files.replacing(Path(path), overwrite) as temporary:
-        temporary.write_bytes(save(tensors, header))
+        tensors[f"{conv}.lora_A"], tensors[f"{conv}.lora_B"] = update.a, update.b
+    write_safetensors(path, tensors, header, overwrite)

@@ -7,7 +7,7 @@ step alone: a run that was interrupted goes on with the very patches it would ha
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +109,8 @@ def read_for_validation(
     border: int,
     reduce: Callable[[Uint8, int], Uint8] | None = None,
     window: int | None = None,
-) -> list[tuple[Uint8, Uint8]]:
-    """LR and HR of pairs, as `read_pair`.
+) -> Iterator[tuple[Uint8, Uint8]]:
+    """LR and HR of pairs, as `read_pair`, one after the other.
 
     Args:
         pairs, scale, window: as `read_pair`.
@@ -120,13 +120,11 @@ def read_for_validation(
     Raises:
         ImageError: a picture cannot be read, or nothing is left of it inside the border.
     """
-    read = []
     for number, pair in enumerate(pairs):
         lr, hr = read_pair(pair, scale, _numbered(reduce, number), window)
         if min(hr.shape[:2]) <= 2 * border:
             raise ImageError(f"{pair.hr}: too small to validate on")
-        read.append((lr, hr))
-    return read
+        yield lr, hr
 
 
 def _numbered(reduce: Callable[[Uint8, int], Uint8] | None, number: int) -> Callable[[Uint8], Uint8] | None:

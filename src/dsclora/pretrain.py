@@ -69,7 +69,7 @@ def pretrain(
 
     protocol = metrics.protocol("classic-y", recipe.network.scale)
     scale = recipe.network.scale
-    validation = read_for_validation(find_pairs(valid, scale), scale, protocol.border)
+    validation = list(read_for_validation(find_pairs(valid, scale), scale, protocol.border))
     try:
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say)
         if distilling and teacher is not None:

@@ -241,8 +241,6 @@ def write(path: str | os.PathLike[str], model: Model, overwrite: bool = False) -
     Raises:
         OutputError: the target exists and `overwrite` is false, or cannot be written.
     """
-    from safetensors.numpy import save
-
     header = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -255,9 +253,22 @@ def write(path: str | os.PathLike[str], model: Model, overwrite: bool = False) -
         "training": json.dumps(model.training),
         "license": model.license,
     }
-    tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in model.tensors.items()}
+    write_safetensors(path, model.tensors, header, overwrite)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Float32], header: dict[str, str], overwrite: bool
+) -> None:
+    """Write tensors, as float32, and a header: to a temporary file beside the target, then renamed.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is false, or cannot be written.
+    """
+    from safetensors.numpy import save
+
+    contiguous = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
     with files.replacing(Path(path), overwrite) as temporary:
-        temporary.write_bytes(save(tensors, header))
+        temporary.write_bytes(save(contiguous, header))
 
 
 def refuse_newer_version(path: Path, header: Mapping[str, str], supported: int) -> None:
