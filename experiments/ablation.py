@@ -1,9 +1,10 @@
 """What each part of the method is worth, at equal budget: one row of the table per call, or all of them.
 
-    python experiments/ablation.py ROW... --base B --teacher T --train DIR --valid DIR --out DIR [--iterations N]
+    python experiments/ablation.py ROW... --base B [--teacher T] --train DIR [--valid DIR] --out DIR [--iterations N]
 
 Every row trains on the same patches (same seed) with its own learning rate, chosen on `valid`; `valid` also chooses the
-best weights. The benchmarks are looked at once, by `dsclora evaluate` of OUT/ROW.safetensors.
+best weights. Without it a part of `train` is held out to choose by, the one that `dsclora adapt` would hold out. The
+benchmarks are looked at once, by `dsclora evaluate` of OUT/ROW.safetensors.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dsclora import adapt, convlora, fit, metrics, span, weights
+from dsclora import adapt, convlora, fit, metrics, span, weights, zoo
 from dsclora.convlora import LAYERED, Target
-from dsclora.pairs import PairStore, find_pairs, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Lora
+from dsclora.objective import Objective
+from dsclora.pairs import PairStore, open_store, read_for_validation
+from dsclora.recipes import AdaptRecipe, Lora, load_adapt
+from dsclora.sources import find_sources
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,25 @@ ROWS = {
 def main() -> None:
     """Train the rows asked for and print their figures on `valid`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=list(ROWS))
-    for name in ("base", "teacher", "train", "valid", "out"):
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    for name in ("base", "train", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
+    for name in ("teacher", "valid"):
+        parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--iterations", type=int, default=2000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    base, teacher = weights.read(given.base), weights.read(given.teacher)
+    base = weights.read(given.base)
     border = metrics.protocol("classic-y", base.scale).border
-    valid = list(read_for_validation(find_pairs(given.valid, base.scale), base.scale, border))
-    store = open_store(find_pairs(given.train, base.scale), base.scale, given.out / "pictures", print)
-    teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    store.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
-    for name in given.rows:
+    sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, say=print)
+    valid = list(read_for_validation(sources.choose, base.scale, border))
+    store = open_store(sources.train, base.scale, given.out / "pictures", print)
+    teaching = None
+    if given.teacher:
+        teacher = weights.read(given.teacher)
+        teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        store.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
+    for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
         plain = span.from_model(base)
         for number in range(row.rounds):
@@ -90,7 +99,7 @@ def main() -> None:
 
 
 def train(
-    row: Row, plain: nn.Module, store: PairStore, valid: adapt.Whole, teaching: span.Span,
+    row: Row, plain: nn.Module, store: PairStore, valid: adapt.Whole, teaching: span.Span | None,
     given: argparse.Namespace, name: str,
 ) -> tuple[span.Span, float, int]:  # fmt: skip
     """One round: the network with what was learnt merged in, its PSNR on `valid`, and how many numbers were trained."""
@@ -105,12 +114,12 @@ def train(
         "iterations": given.iterations // row.rounds,
         "learning_rate": row.rate,
         "warmup": 50,
-        "teacher_weight": row.ts,
+        "teacher_weight": row.ts if teaching else 0.0,
         "affinity_weight": row.ad,
     }
     recipe = AdaptRecipe(stage=[stage], lora=[Lora(convs="*", rank=1, alpha=1)])  # type: ignore[call-arg]
     taps = [f"block_{number}" for number in range(1, 7)]
-    objective = adapt.Objective(recipe, store, None, teaching if row.ad else None, taps)
+    objective = Objective(recipe, store, None, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"
     fitted, best = fit.fit(
         net,

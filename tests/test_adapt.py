@@ -18,9 +18,11 @@ from conftest import photo, random_model, save
 from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
 from dsclora.degrade import degrade
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
+from dsclora.objective import Objective
 from dsclora.pairs import Uint8, find_pairs, open_store, read_pair
 from dsclora.recipes import AdaptRecipe, Degradation, Lora, Stage
 from dsclora.resize import imresize
+from dsclora.sources import find_sources
 
 LORA = [Lora(convs="block_?.c?_r.eval_conv", rank=1, alpha=2), Lora(convs="upsampler.0", rank=4, alpha=8)]
 
@@ -50,7 +52,7 @@ def run(
 ) -> adapt.Outcome:
     guard = k.pop("guard", None)
     assert guard is None or isinstance(guard, Path)
-    sources = adapt.find_sources(r, images, base.scale, guard=guard)
+    sources = find_sources(r, images, base.scale, guard=guard)
     folder.mkdir(parents=True, exist_ok=True)
     return adapt.adapt(r, base, sources, folder, teacher, **k)  # type: ignore[arg-type]
 
@@ -58,8 +60,8 @@ def run(
 def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Path) -> None:
     base = random_model(2, 6)
     r = recipe()
-    sources = adapt.find_sources(r, pictures, 2)
-    assert len(sources.train) == 8
+    sources = find_sources(r, pictures, 2)
+    assert len(sources.train) == 6
     assert not {p.name for p in sources.train} & {p.name for p in sources.judge}
     said: list[fit.Progress] = []
     outcome = run(r, base, pictures, tmp_path / "run", report=said.append)
@@ -78,7 +80,7 @@ def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Pa
     )
     training = json.loads(json.dumps(dict(outcome.adapter.training)))
     assert training["result"]["held_out"]["gain"] == pytest.approx(outcome.change.gain, abs=1e-4)
-    assert training["data"]["pictures"] == 8
+    assert training["data"]["pictures"] == 6
     assert {"recipe", "teacher", "base"} <= training.keys()
 
 
@@ -89,7 +91,7 @@ def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
     store = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
     net = convlora.attach(span.from_model(base), [convlora.Target(x.convs, x.rank, x.alpha) for x in r.lora])
     taps = convlora.sconvlbs(net)
-    terms = adapt.Objective(r, store, None, span.from_model(teacher), taps).terms(net, r.stages[0], 3)
+    terms = Objective(r, store, None, span.from_model(teacher), taps).terms(net, r.stages[0], 3)
     batch = store.batch(r.seed, 3, 4, 16)
     lr, hr = span.to_tensor(batch.lr), span.to_tensor(batch.hr)
     student, other = span.from_model(base), span.from_model(teacher)
@@ -107,7 +109,7 @@ def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
     assert terms["ad"].item() == pytest.approx(3 * wanted, rel=1e-5)
     assert taps == [f"block_{n}" for n in range(1, 7)]
     few = recipe(affinity_weight=3.0, affinity={"rows": 64})
-    estimate = adapt.Objective(few, store, None, span.from_model(teacher), taps).terms(net, few.stages[0], 3)["ad"]
+    estimate = Objective(few, store, None, span.from_model(teacher), taps).terms(net, few.stages[0], 3)["ad"]
     assert estimate.item() == pytest.approx(3 * wanted, rel=0.2)
     assert estimate.item() != pytest.approx(3 * wanted, rel=1e-6)
 
@@ -118,9 +120,9 @@ def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path) -> None:
     r = recipe(teacher_weight=1.0)
     net = convlora.attach(span.from_model(base))
     cached = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
-    live = adapt.Objective(r, cached, None, span.from_model(teacher)).terms(net, r.stages[0], 0)["ts"].item()
+    live = Objective(r, cached, None, span.from_model(teacher)).terms(net, r.stages[0], 0)["ts"].item()
     cached.add_teacher("t", span.as_function(span.from_model(teacher)))
-    assert adapt.Objective(r, cached).terms(net, r.stages[0], 0)["ts"].item() == pytest.approx(live, rel=0.3)
+    assert Objective(r, cached).terms(net, r.stages[0], 0)["ts"].item() == pytest.approx(live, rel=0.3)
 
 
 def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
@@ -132,9 +134,9 @@ def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
         save(tmp_path / "odd" / "HR" / f"{n}.png", hr)
         save(tmp_path / "odd" / "LRx2" / f"{n}.png", 255 - imresize(hr, 0.5))
     free = run(recipe(), model, tmp_path / "odd", tmp_path / "free")
-    sources = adapt.find_sources(recipe(), tmp_path / "odd", 2, guard=pictures)
-    assert len(sources.guard) == 8
-    assert len(sources.general) == 2
+    sources = find_sources(recipe(), tmp_path / "odd", 2, guard=pictures)
+    assert len(sources.guard) == 6
+    assert len(sources.general) == 4
     guarded = run(recipe(), model, tmp_path / "odd", tmp_path / "guarded", guard=pictures)
     forgotten = adapt.judge(model, free.adapter, sources).forgetting
     assert forgotten is not None
@@ -147,7 +149,7 @@ def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = run(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
     model = adapter.merge(random_model(2, 6), [(good, 1.0)])
-    held = adapt.judge(model, replace(good, base_sha256=model.sha256), adapt.find_sources(recipe(), pictures, 2))
+    held = adapt.judge(model, replace(good, base_sha256=model.sha256), find_sources(recipe(), pictures, 2))
     assert held.change.gain < 0, "twice the same update is too much"
     assert not held.accepted
 
@@ -259,7 +261,7 @@ def test_going_on_from_an_adapter(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_small_pictures_get_small_patches(tmp_path: Path) -> None:
-    for n in range(4):
+    for n in range(6):
         save(tmp_path / "small" / f"s{n}x.png", photo(30, 41, seed=n))
     said: list[str] = []
     outcome = run(
@@ -273,13 +275,13 @@ def test_unreadable_pictures_are_named_before_training(pictures: Path) -> None:
     for name in ("bad1.png", "bad2.jpg"):
         (pictures / name).write_bytes(b"no picture")
     said: list[str] = []
-    sources = adapt.find_sources(recipe(), pictures, 2, say=said.append)
-    assert len(sources.train) == 8
+    sources = find_sources(recipe(), pictures, 2, say=said.append)
+    assert len(sources.train) == 6
     assert sum("left out" in line for line in said) == 2
     (pictures.parent / "none").mkdir()
     (pictures.parent / "none" / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="no readable picture"):
-        adapt.find_sources(recipe(), pictures.parent / "none", 2)
+    with pytest.raises(ImageError, match="no picture that can be used"):
+        find_sources(recipe(), pictures.parent / "none", 2)
 
 
 def test_a_recipe_that_does_not_fit(pictures: Path, tmp_path: Path) -> None:
@@ -353,7 +355,7 @@ def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> No
     outcome = run(r, random_model(2, 6), pictures, tmp_path / "a", teacher)
     assert outcome.change.gain > 0
     index = json.loads((tmp_path / "a" / "pictures" / "pairs.json").read_text())
-    assert len(index["lr"]) == 16
+    assert len(index["lr"]) == 12
     assert list((tmp_path / "a" / "pictures").glob("teacher-*-undegraded.u8"))
 
 
@@ -377,16 +379,37 @@ def test_recipe_mistakes(tmp_path: Path, text: str, reason: str) -> None:
 
 
 def test_the_interval_of_a_mean() -> None:
-    assert metrics.bootstrap_interval([0.5]) == (0.5, 0.5)
+    assert metrics.mean_interval([0.5]) == (-math.inf, math.inf)
     gains = np.random.default_rng(0).normal(0.1, 0.2, 100)
-    low, high = metrics.bootstrap_interval(gains.tolist())
-    half = 1.96 * gains.std() / 10
-    assert low == pytest.approx(gains.mean() - half, abs=0.01)
-    assert high == pytest.approx(gains.mean() + half, abs=0.01)
+    for confidence, z in ((0.95, 1.96), (0.99, 2.576)):
+        low, high = metrics.mean_interval(gains.tolist(), confidence)
+        half = z * gains.std() / 10
+        assert low == pytest.approx(gains.mean() - half, abs=0.01)
+        assert high == pytest.approx(gains.mean() + half, abs=0.01)
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+@pytest.mark.parametrize("count", [3, 5, 7])
+def test_an_interval_of_few_values_covers_as_often_as_it_says(confidence: float, count: int) -> None:
+    draws = np.random.default_rng(1).normal(0, 1, (4000, count))
+    intervals = [metrics.mean_interval(row.tolist(), confidence) for row in draws]
+    assert np.mean([low <= 0 <= high for low, high in intervals]) == pytest.approx(confidence, abs=0.012)
+
+
+def test_crops_of_one_picture_are_no_evidence_for_each_other() -> None:
+    """Twenty crops of four pictures: the interval is that of four pictures."""
+    gains = [1.0, 3.0, 2.0, 4.0]
+    alone = adapt.Change(0.95, list("abcd"), [0.0] * 4, gains, [0, 1, 2, 3])
+    crops = adapt.Change(0.95, ["x"] * 20, [0.0] * 20, gains * 5, [0, 1, 2, 3] * 5)
+    assert crops.interval == pytest.approx(alone.interval)
+    assert crops.gain == alone.gain
+    uneven = adapt.Change(0.95, ["x"] * 7, [0.0] * 7, [1.0, 1.0, 1.0, 1.0, 3.0, 2.0, 4.0], [0, 0, 0, 0, 1, 2, 3])
+    assert uneven.interval[0] < uneven.gain < uneven.interval[1]
+    assert np.mean(uneven.interval) == pytest.approx(uneven.gain)
 
 
 def test_the_page_escapes_names(tmp_path: Path) -> None:
-    change = {"pictures": 1, "before": 20.0, "after": 21.0, "gain": 1.0, "interval": [1.0, 1.0]}
+    change = {"pictures": 1, "before": 20.0, "after": 21.0, "gain": 1.0, "interval": [1.0, 1.0], "confidence": 0.95}
     result = {"held_out": change, "general": None, "accepted": True}
     lr, hr = photo(20, 20), photo(40, 40)
     page.write(tmp_path / "p.html", "<b>", result, {"recipe": "&"}, [("<i>", 20.0, 21.0)], [("<u>", lr, hr, hr, hr)])
@@ -448,7 +471,7 @@ def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: 
     assert "no gain beyond doubt" in done.stderr
     assert not target.exists()
     assert adapter.read(tmp_path / "mine.rejected.safetensors").training["result"]["accepted"] is False
-    assert "Rejected" in (tmp_path / "mine.html").read_text()
+    assert "Rejected" in (tmp_path / "mine.rejected.html").read_text()
 
 
 def test_wrong_usage(pictures: Path, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ LAYERS = [
     ["files", "resize", "metrics", "tiles", "recipes", "meter"],
     ["image", "weights", "degrade"],
     ["adapter", "graph", "sheets", "pairs", "losses", "span"],
-    ["convlora", "fit", "page", "split", "zoo"],
+    ["convlora", "fit", "objective", "page", "split", "zoo"],
+    ["sources"],
     ["engines", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
     ["upscale", "evaluate", "pretrain", "adapt", "doctor"],
     ["cli"],
 ]
-TORCH = {"span", "convlora", "fit", "losses", "pretrain", "adapt", "engines.torch"}
+TORCH = {"span", "convlora", "fit", "losses", "objective", "pretrain", "adapt", "engines.torch"}
 FACES = {"cli", "meter"}
 
 

@@ -6,30 +6,26 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dsclora import adapter as adapters
-from dsclora import convlora, fit, losses, metrics, span, split, weights
+from dsclora import convlora, files, fit, metrics, span, weights
 from dsclora.degrade import degrade
-from dsclora.errors import ImageError, OutputError, RecipeError
-from dsclora.pairs import Batch, Pair, PairStore, Uint8, find_pairs, open_store, read_for_validation
+from dsclora.errors import OutputError, RecipeError
+from dsclora.objective import Objective
+from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
 from dsclora.recipes import AdaptRecipe, Stage
-
-MOST_HELD_OUT = 40
-"""Pictures to choose and judge by: they are held in memory."""
+from dsclora.sources import WINDOW, Sources, training_window
 
 WORTHWHILE = 0.001
 """A gain below, in dB, is none, however certain."""
-
-_WINDOW = 1024  # of a picture that is judged, its middle: HR pixels high and wide
-_STORE = 4 * 2**30  # bytes of decoded HR pictures, about; of very many pictures only the middle is taken
 
 Whole = list[tuple[Uint8, Uint8]]
 
@@ -39,13 +35,17 @@ class Change:
     """What an adapter does to a set of pictures, classic-y.
 
     Attributes:
+        confidence: of the interval.
         names: of the pictures.
         before, after: PSNR of the base and of the adapted base, dB, by picture.
+        groups: the same number for crops of one picture.
     """
 
-    names: list[str]
-    before: list[float]
-    after: list[float]
+    confidence: float
+    names: list[str] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
     @property
     def gains(self) -> list[float]:
@@ -59,8 +59,10 @@ class Change:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean gain, by the paired bootstrap over pictures."""
-        return metrics.bootstrap_interval(self.gains)
+        """Of the mean gain; crops of one picture count as one draw, with their common weight."""
+        _, member = np.unique(self.groups, return_inverse=True)
+        excess = np.bincount(member, np.array(self.gains) - self.gain)
+        return metrics.mean_interval((self.gain + excess * len(excess) / len(self.gains)).tolist(), self.confidence)
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -69,27 +71,9 @@ class Change:
             "before": round(float(np.mean(self.before)), 4),
             "after": round(float(np.mean(self.after)), 4),
             "gain": round(self.gain, 4),
-            "interval": [round(v, 4) for v in self.interval],
+            "interval": [round(v, 4) if math.isfinite(v) else None for v in self.interval],
+            "confidence": self.confidence,
         }
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Pictures of an adaptation.
-
-    Attributes:
-        train: to train on.
-        choose: to choose the best weights by.
-        judge: to judge them by at the end.
-        guard: of other kinds, whose look is to be kept: trained on towards the teacher's picture of them.
-        general: of other kinds, to see what is forgotten; not trained on.
-    """
-
-    train: list[Pair]
-    choose: list[Pair]
-    judge: list[Pair]
-    guard: list[Pair] = field(default_factory=list)
-    general: list[Pair] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,152 +95,19 @@ class Outcome:
     samples: list[tuple[str, Uint8, Uint8, Uint8, Uint8]]
 
 
-def find_sources(
-    recipe: AdaptRecipe,
-    images: Path,
-    scale: int,
-    valid: Path | None = None,
-    guard: Path | None = None,
-    general: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Sources:
-    """Look at all pictures once, name the unreadable ones, and divide them by content.
+@dataclass(frozen=True)
+class Plan:
+    """What is decided at the start of a run and holds when it is resumed.
 
-    Args:
-        recipe: says which share is held out.
-        images: folder of HR pictures, or with `HR/` and `LRx{scale}/`.
-        scale: of the base.
-        valid: folder of pictures to choose and judge by, instead of a part of `images`.
-        guard: folder of pictures of other kinds; a part of them is not trained on, to see what is forgotten.
-        general: folder of pictures to see what is forgotten on, where there is no guard.
-        say: told, in one line each, which pictures are left out and why, and how they were divided.
-
-    Raises:
-        ImageError: too few pictures.
-    """
-    train, choose, judge = _divide(recipe, images, scale, valid is None, say)
-    if valid is not None:
-        choose = judge = find_pairs(valid, scale)[:MOST_HELD_OUT]
-    elif choose is judge:
-        say("too few pictures to choose and to judge by different ones; the gain will be a little optimistic")
-    say(f"{len(train)} pictures to train on, {len(choose)} to choose by, {len(judge)} to judge by")
-    if guard is None:
-        return Sources(train, choose, judge, [], find_pairs(general, scale) if general else [])
-    trained, first, second = _divide(recipe, guard, scale, True, say)
-    kept = first if first is second else first + second
-    say(f"{len(trained)} guard pictures to train on, {len(kept)} to see what is forgotten")
-    return Sources(train, choose, judge, trained, kept)
-
-
-def _divide(
-    recipe: AdaptRecipe, folder: Path, scale: int, hold_out: bool, say: Callable[[str], None]
-) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    found = find_pairs(folder, scale)
-    say(f"{folder}: looking at {len(found)} pictures")
-    # what lies outside is neither trained on nor judged by
-    window = max(_WINDOW, _window(len(found) * recipe.copies, recipe, scale))
-    pairs, sketches, problems = split.sketches_of(found, window)
-    for problem in problems:
-        say(f"left out: {problem}")
-    if not pairs:
-        raise ImageError(f"{folder}: holds no readable picture")
-    if not hold_out:
-        return pairs, [], []
-    names = [pair.name for pair in pairs]
-    groups = split.group(names, sketches)
-    if 2 * max(len(g) for g in groups) > len(pairs):
-        named, groups = groups, split.group(names, sketches, by_name=False)
-        if groups != named:
-            say(f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared")
-    train, choose, judge = split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed)
-    lists = [[pairs[n] for n in part] for part in (train, choose)]
-    return lists[0], lists[1], lists[1] if choose is judge else [pairs[n] for n in judge]
-
-
-class Objective:
-    """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
-
-    L = hr_weight * L_rec + teacher_weight * L_TS + affinity_weight * L_AD. With guard pictures a share of each batch is
-    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there.
-
-    Args:
-        recipe: weights and the rest.
-        store: pictures to train on.
-        guard: pictures of other kinds, or None.
-        teacher: frozen; None for no distillation, or where all its pictures are in the stores.
-        taps: names of the modules whose features are compared.
+    Attributes:
+        factor: by which the recipe's stages are longer.
+        validations: how often the held-out pictures are enlarged.
+        cached: the teacher enlarges the pictures once, not the patches of every step.
     """
 
-    def __init__(
-        self,
-        recipe: AdaptRecipe,
-        store: PairStore,
-        guard: PairStore | None = None,
-        teacher: span.Span | None = None,
-        taps: Sequence[str] = (),
-    ) -> None:
-        self._recipe, self._store, self._guard, self._taps = recipe, store, guard, list(taps)
-        self._teacher = teacher.eval().requires_grad_(False) if teacher is not None else None
-
-    def __call__(self, net: nn.Module, stage: Stage, step: int) -> Tensor:
-        """The loss, a scalar."""
-        return sum(self.terms(net, stage, step).values(), torch.zeros(()))
-
-    def terms(self, net: nn.Module, stage: Stage, step: int) -> dict[str, Tensor]:
-        """The weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
-        seed, patch = self._recipe.seed, stage.patch // self._store.scale
-        guarded = 0
-        if self._guard is not None:
-            guarded = min(stage.batch - 1, max(1, round(stage.batch * self._recipe.guard_share)))
-        own = self._store.batch(seed, step, stage.batch - guarded, patch)
-        batches = [own]
-        if self._guard is not None and guarded:
-            batches.append(self._guard.batch(seed + 1, step, guarded, patch))
-        lr = span.to_tensor(np.concatenate([b.lr for b in batches]))
-        count = len(own.lr)
-        sr, features = self._run(net, lr, bool(stage.affinity_weight))
-        terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr))}
-
-        part = slice(count, None) if guarded else slice(0, count)
-        distilled: Batch = batches[-1]
-        live = self._teacher is not None and (distilled.teacher is None or bool(stage.affinity_weight))
-        if live and (stage.teacher_weight or stage.affinity_weight or guarded):
-            assert self._teacher is not None
-            with torch.no_grad():
-                target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
-        elif distilled.teacher is not None:
-            target, wanted = span.to_tensor(distilled.teacher), {}
-        else:
-            return terms
-        weight = stage.teacher_weight or float(bool(guarded))
-        if weight:
-            terms["guard" if guarded else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
-        if stage.affinity_weight and features:
-            positions = patch * patch
-            rows = None
-            if 0 < self._recipe.affinity.rows < positions:
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                rows = torch.randperm(positions, generator=generator)[: self._recipe.affinity.rows]
-            affinities = [losses.spatial_affinity(features[t][part], wanted[t], rows) for t in self._taps]
-            terms["ad"] = stage.affinity_weight * sum(affinities, torch.zeros(()))
-        return terms
-
-    def _run(self, net: nn.Module, lr: Tensor, tapped: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        features: dict[str, Tensor] = {}
-
-        def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
-            features[name] = output[0] if isinstance(output, tuple) else output
-
-        hooks = [
-            net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in (self._taps if tapped else ())
-        ]
-        try:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-                sr = net(lr).float()
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return sr, features
+    factor: float
+    validations: int
+    cached: bool
 
 
 def adapt(
@@ -279,11 +130,12 @@ def adapt(
     Args:
         recipe: what to do.
         base: stays as it is.
-        sources: from `find_sources`.
+        sources: from `sources.find_sources`.
         folder: for the checkpoint, the logs and the decoded pictures.
         teacher: of the base's scale and any width. Without one there is no distillation; with guard pictures, the base
             is the teacher.
-        minutes: shortens or lengthens the recipe's stages to fit, by the speed that is measured at the start.
+        minutes: shortens or lengthens the recipe's stages so that this function takes about that long, by the speed
+            that is measured at the start.
         iterations: the same, by count.
         start: an adapter of this base to go on from, instead of a new one; its ranks count.
         resume: go on from the folder's checkpoint; the budget is that of the first start.
@@ -297,92 +149,64 @@ def adapt(
         ImageError: no usable pictures.
         OutputError: the folder holds another run, or cannot be written.
     """
-    begin = time.perf_counter()
-    scale = base.scale
-    if teacher is not None and teacher.scale != scale:
-        raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{scale}")
-    if not resume and not overwrite and (folder / "checkpoint.pt").exists():
+    end = time.perf_counter() + 60 * minutes if minutes is not None else None
+    begun = (folder / "checkpoint.pt").exists()
+    if begun and not resume and not overwrite:
         raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
     if teacher is None and sources.guard:
         teacher = base
-    if teacher is None:
-        quiet = {"teacher_weight": 0.0, "affinity_weight": 0.0}
-        if any(not stage.hr_weight for stage in recipe.stages):
-            raise RecipeError("a stage has only a teacher_weight: name a teacher with --teacher")
-        recipe = recipe.model_copy(update={"stages": [s.model_copy(update=quiet) for s in recipe.stages]})
-
+    recipe = _suited(recipe, base, teacher, guarded=bool(sources.guard))
+    if not sources.guard and not any(stage.teacher_weight or stage.affinity_weight for stage in recipe.stages):
+        teacher = None  # the recipe has no use for it
     net = _student(recipe, base, start)
     taps = recipe.affinity.taps or convlora.sconvlbs(net)
     teaching = span.from_model(teacher).to(memory_format=torch.channels_last) if teacher is not None else None  # type: ignore[call-overload]
     _check_taps(recipe, taps, net, teaching, bool(sources.guard))
-    window = _window(len(sources.train) * recipe.copies, recipe, scale)
-    reduce = partial(_reduce, recipe, scale) if recipe.degrade else None
+    trained, held_out = (partial(_reduce, recipe, base.scale, part) if recipe.degrade else None for part in (0, 1))
     try:
-        store = open_store(
-            sources.train,
-            scale,
-            folder / "pictures",
-            say,
-            reduce=reduce,
-            reduced_by=json.dumps([recipe.seed, recipe.model_dump(include={"degrade"})]) if reduce else "",
-            copies=recipe.copies if reduce else 1,
-            window=window,
-        )
-        guard = None
-        if sources.guard:
-            guard_window = _window(len(sources.guard), recipe, scale)
-            guard = open_store(sources.guard, scale, folder / "guard", say, window=guard_window)
+        store, guard = _open_stores(recipe, sources, base.scale, folder, trained, say)
+        recipe, counts = _shrink_patches(recipe, [s for s in (store, guard) if s is not None], say)
+        border = metrics.protocol("classic-y", base.scale).border
+        choose = list(read_for_validation(sources.choose, base.scale, border, held_out, WINDOW))
+        objective = Objective(recipe, store, guard, teaching, taps)
+        path = folder / "plan.json"
+        plan = Plan(**json.loads(path.read_text())) if begun and resume and path.exists() else None
+        if plan is not None and (minutes is not None or iterations is not None):
+            say("a resumed run keeps the budget of its first start")
+        factor = 1.0 if iterations is None else iterations / sum(stage.iterations for stage in recipe.stages)
+        cached = False
+        if teacher is not None and teaching is not None:
+            target, undegraded = guard or store, bool(recipe.degrade) and guard is None
+            left = end - time.perf_counter() if end is not None else None
+            cached = plan.cached if plan else _is_cached(recipe, teaching, target, undegraded, left, factor)
+            if cached:
+                say(f"the teacher {teacher.name} enlarges the pictures, once")
+                name = teacher.fingerprint[:16] + ("-undegraded" if undegraded else "")
+                target.add_teacher(name, span.as_function(teaching), undegraded)
+        if plan is None:
+            validations = recipe.validations
+            if end is not None:
+                factor, validations = _plan(recipe, net, objective, choose, sources, end)
+            plan = Plan(factor, validations, cached)
+            with files.replacing(path, overwrite=True) as temporary:
+                temporary.write_text(json.dumps(asdict(plan)))
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
-    recipe = _shrink_patches(recipe, [s for s in (store, guard) if s is not None], say)
-    border = metrics.protocol("classic-y", scale).border
-    choose = list(read_for_validation(sources.choose, scale, border, reduce, _WINDOW))
 
-    objective = Objective(recipe, store, guard, teaching, taps)
-    plan = folder / "plan.json"
-    if resume and plan.exists():
-        factor = float(json.loads(plan.read_text())["factor"])
-    else:
-        factor = 1.0
-        total = sum(stage.iterations for stage in recipe.stages)
-        if iterations is not None:
-            factor = iterations / total
-        elif minutes is not None:
-            left = 60 * minutes - (time.perf_counter() - begin)
-            validation = _seconds(partial(mean_psnr, net, choose[:1])) * len(choose) * (recipe.validations + 2)
-            costs = [_seconds(partial(_step, copy.deepcopy(net), objective, stage)) for stage in recipe.stages]
-            needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
-            factor = max(left - validation, 0.2 * left, 5.0) / needed
-        plan.write_text(json.dumps({"factor": factor}))
-    stages = _scaled(recipe.stages, factor)
+    stages = _scaled(recipe.stages, plan.factor)
     steps = sum(stage.iterations for stage in stages)
-    if guard is not None or any(stage.teacher_weight for stage in stages):
-        target = guard or store
-        if teacher is not None and teaching is not None and not any(stage.affinity_weight for stage in stages):
-            trained = sum(stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in stages)
-            clean = bool(recipe.degrade) and guard is None
-            if clean or target.pixels <= trained:  # else it is quicker to let the teacher enlarge the patches
-                say(f"the teacher {teacher.name} enlarges the pictures, once")
-                name = teacher.fingerprint[:16] + ("-undegraded" if clean else "")
-                target.add_teacher(name, span.as_function(teaching), clean)
-
-    every = max(1, steps // recipe.validations)
-    begun = sorted(start.updates.items()) if start is not None else []
-    identity = hashlib.sha256(
-        json.dumps(
-            [
-                [stage.model_dump() for stage in stages],
-                recipe.model_dump(exclude={"stages"}),
-                store.fingerprint(),
-                guard.fingerprint() if guard else "",
-                base.fingerprint,
-                teacher.fingerprint if teacher else "",
-                [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
-                [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in begun],
-            ],
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()
+    every = max(1, steps // plan.validations)
+    updates = sorted(start.updates.items()) if start is not None else []
+    identity = _identity(
+        [stage.model_dump() for stage in stages],
+        recipe.model_dump(exclude={"stages"}),
+        asdict(plan),
+        [s.fingerprint() for s in (store, guard) if s is not None],
+        base.fingerprint,
+        teacher.fingerprint if teacher is not None else "",
+        [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
+        [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
+    )
     fitted, best = fit.fit(
         net,
         stages,
@@ -401,13 +225,14 @@ def adapt(
     )
     training: dict[str, Any] = {
         "recipe": recipe.model_dump(by_alias=True) | {"stage": [stage.model_dump() for stage in stages]},
-        "data": {"pictures": len(sources.train), "guard": len(sources.guard), "sha256": store.fingerprint()},
+        "data": {"pictures": counts[0], "guard": sum(counts[1:]), "sha256": store.fingerprint()},
         "base": base.name,
+        "start": start.name if start is not None else None,
         "teacher": {"name": teacher.name, "sha256": teacher.sha256} if teacher is not None else None,
         "chosen_by": {"protocol": "classic-y", "pictures": len(choose), "psnr": round(best, 4)},
     }
-    made = adapters.Adapter(convlora.extract(fitted), base.sha256, scale, base.channels, training, recipe.license)
-    return judge(base, made, sources, reduce)
+    made = adapters.Adapter(convlora.extract(fitted), base.sha256, base.scale, base.channels, training, recipe.license)
+    return judge(base, made, sources, held_out)
 
 
 def judge(
@@ -429,9 +254,11 @@ def judge(
     protocol = metrics.protocol("classic-y", base.scale)
     shown: list[tuple[str, Uint8, Uint8, Uint8, Uint8]] = []
 
-    def change(pairs: list[Pair], reduced: Callable[[Uint8, int], Uint8] | None, keep: int) -> Change:
-        result = Change([], [], [])
-        pictures = read_for_validation(pairs, base.scale, protocol.border, reduced, _WINDOW)
+    def change(
+        pairs: list[Pair], groups: list[int], reduced: Callable[[Uint8, int], Uint8] | None, keep: int
+    ) -> Change:
+        result = Change(sources.confidence, groups=groups)
+        pictures = read_for_validation(pairs, base.scale, protocol.border, reduced, WINDOW)
         for pair, (lr, hr) in zip(pairs, pictures, strict=True):
             before, after = (run(lr) for run in runs)
             result.names.append(pair.name)
@@ -441,8 +268,10 @@ def judge(
                 shown.append((pair.name, lr, before, after, hr))
         return result
 
-    held = change(sources.judge, reduce, samples)
-    general = change(sources.general, None, 0) if sources.general else None
+    held = change(sources.judge, sources.judge_groups, reduce, samples)
+    general = None
+    if sources.general:
+        general = change(sources.general, list(range(len(sources.general))), None, 0)
     accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
     result = {
         "protocol": "classic-y",
@@ -452,6 +281,20 @@ def judge(
     }
     made = replace(made, training={**made.training, "result": result})
     return Outcome(made, held, general, accepted, shown)
+
+
+def _suited(recipe: AdaptRecipe, base: weights.Model, teacher: weights.Model | None, guarded: bool) -> AdaptRecipe:
+    """Check a recipe against what is there; without a teacher its distillation terms are left out."""
+    if teacher is not None and teacher.scale != base.scale:
+        raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{base.scale}")
+    if guarded and any(not stage.hr_weight or stage.batch < 2 for stage in recipe.stages):
+        raise RecipeError("with a guard every stage needs an hr_weight, and a batch of 2 or more to share with it")
+    if teacher is not None:
+        return recipe
+    if any(not stage.hr_weight for stage in recipe.stages):
+        raise RecipeError("a stage has only a teacher_weight: name a teacher with --teacher")
+    quiet = {"teacher_weight": 0.0, "affinity_weight": 0.0}
+    return recipe.model_copy(update={"stages": [stage.model_copy(update=quiet) for stage in recipe.stages]})
 
 
 def _student(recipe: AdaptRecipe, base: weights.Model, start: adapters.Adapter | None) -> nn.Module:
@@ -483,24 +326,91 @@ def _check_taps(
             raise RecipeError(f"affinity.taps: {missing[0]} is not a module of the network")
 
 
-def _window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
-    side = math.isqrt(_STORE // 3 // max(1, pictures))
-    return max(side, 2 * max(stage.patch for stage in recipe.stages)) // scale * scale
+def _reduce(recipe: AdaptRecipe, scale: int, part: int, hr: Uint8, number: int) -> Uint8:
+    """Degrade; no picture of one part (0 trained on, 1 held out) has the noise of one of the other."""
+    return degrade(hr, scale, recipe.degrade, np.random.default_rng((recipe.seed, part, number)))
 
 
-def _reduce(recipe: AdaptRecipe, scale: int, hr: Uint8, number: int) -> Uint8:
-    return degrade(hr, scale, recipe.degrade, np.random.default_rng((recipe.seed, number)))
+def _open_stores(
+    recipe: AdaptRecipe,
+    sources: Sources,
+    scale: int,
+    folder: Path,
+    reduce: Callable[[Uint8, int], Uint8] | None,
+    say: Callable[[str], None],
+) -> tuple[PairStore, PairStore | None]:
+    """Pictures to train on and those of the guard, decoded."""
+    store = open_store(
+        sources.train,
+        scale,
+        folder / "pictures",
+        say,
+        reduce=reduce,
+        reduced_by=json.dumps([recipe.seed, recipe.model_dump(include={"degrade"})]) if reduce else "",
+        copies=recipe.copies if reduce else 1,
+        window=training_window(len(sources.train) * recipe.copies, recipe, scale),
+    )
+    if not sources.guard:
+        return store, None
+    window = training_window(len(sources.guard), recipe, scale)
+    return store, open_store(sources.guard, scale, folder / "guard", say, window=window)
 
 
-def _shrink_patches(recipe: AdaptRecipe, stores: list[PairStore], say: Callable[[str], None]) -> AdaptRecipe:
-    """Patches that at least half the pictures of every store have room for, and that divide by the scale."""
+def _shrink_patches(
+    recipe: AdaptRecipe, stores: list[PairStore], say: Callable[[str], None]
+) -> tuple[AdaptRecipe, list[int]]:
+    """Patches that at least half the pictures of every store have room for, and that divide by the scale.
+
+    Returns:
+        the recipe with them, and how many pictures of each store are trained on.
+    """
     scale = stores[0].scale
     room = min(store.median_side for store in stores) * scale
     sizes = [min(stage.patch // scale * scale, room) for stage in recipe.stages]
     if any(size < stage.patch for size, stage in zip(sizes, recipe.stages, strict=True)):
         say(f"small pictures: patches of {', '.join(map(str, sizes))} pixels")
+    counts = [store.large(min(sizes) // scale) for store in stores]
+    for store, count in zip(stores, counts, strict=True):
+        if missing := store.large(0) - count:
+            say(f"{missing} of {store.large(0)} pictures are smaller than a patch and are not trained on")
     stages = [stage.model_copy(update={"patch": size}) for size, stage in zip(sizes, recipe.stages, strict=True)]
-    return recipe.model_copy(update={"stages": stages})
+    return recipe.model_copy(update={"stages": stages}), counts
+
+
+def _is_cached(
+    recipe: AdaptRecipe, teacher: nn.Module, store: PairStore, undegraded: bool, seconds: float | None, factor: float
+) -> bool:
+    """Whether the teacher enlarges the store's pictures once, instead of the patches of every step.
+
+    It does where it must see the pictures undegraded; where there is a budget of time, if it takes no more than a third
+    of it; else, if the patches are more work.
+    """
+    if undegraded:
+        return True
+    if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
+        return False
+    if seconds is None:
+        areas = [stage.iterations * stage.batch * (stage.patch // store.scale) ** 2 for stage in recipe.stages]
+        return store.pixels <= factor * sum(areas)
+    run, sample = span.as_function(teacher), store.lr(0)[:128, :128]
+    return _seconds(lambda: run(sample)) * store.pixels / (sample.size / 3) <= seconds / 3
+
+
+def _plan(
+    recipe: AdaptRecipe, net: nn.Module, objective: Objective, choose: Whole, sources: Sources, end: float
+) -> tuple[float, int]:
+    """Divide the time until `end` between judging and training: the stages' factor, and how many validations."""
+    one = _seconds(partial(mean_psnr, net, choose[:1]))
+    left = end - time.perf_counter() - 2 * one * (len(sources.judge) + len(sources.general))
+    validation = one * len(choose)
+    validations = min(recipe.validations, max(2, int(0.25 * left / validation)))
+    costs = [_seconds(partial(_step, copy.deepcopy(net), objective, stage)) for stage in recipe.stages]
+    needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
+    return max(5.0, left - validation * (validations + 1)) / needed, validations
+
+
+def _identity(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:

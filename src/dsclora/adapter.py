@@ -215,12 +215,11 @@ def describe(adapter: Adapter) -> dict[str, Any]:
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a safetensors file says that it is an adapter.
-
-    Raises:
-        ModelError: unreadable.
-    """
-    return read_safetensors(Path(path))[1].get("format") == FORMAT
+    """Whether a file is safetensors and says that it is an adapter."""
+    try:
+        return read_safetensors(Path(path))[1].get("format") == FORMAT
+    except ModelError:
+        return False
 
 
 def read(path: str | os.PathLike[str]) -> Adapter:

@@ -1,10 +1,12 @@
 """The command line: one command per verb, no logic. Results go to stdout, everything else to stderr."""
 
+import errno
 import json
 import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +63,9 @@ def main() -> None:
         if isinstance(error, DscloraError):
             _say(f"error: {error}")
             sys.exit(2 if isinstance(error, (UsageError, RecipeError)) else 1)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            _say(f"error: {error.filename or 'output'}: cannot be written ({error.strerror})")
+            sys.exit(1)
         _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it with the output")
         sys.exit(1)
 
@@ -387,7 +392,7 @@ def adapt(
 ) -> None:
     """Adapt a base model to your pictures; saved only if it beats the base on pictures held out.
 
-    Exit code 3: it does not; the attempt is kept as NAME.rejected.safetensors.
+    Exit code 3: it does not; the attempt is kept as NAME.rejected.safetensors, its report as NAME.rejected.html.
 
     Example: dsclora adapt scans/ --minutes 10 -o scans.safetensors
     """
@@ -396,10 +401,12 @@ def adapt(
 
         from dsclora import adapt as verb
         from dsclora import adapter, page, recipes, zoo
+        from dsclora.sources import find_sources
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
     from dsclora.meter import Meter
 
+    begin = time.monotonic()
     if minutes is not None and iterations is not None:
         raise UsageError("--minutes and --iterations exclude each other")
     if minutes is not None and not 0 < minutes < 1e6:
@@ -407,7 +414,8 @@ def adapt(
     target = output or Path(f"{images.resolve().name}.safetensors")
     if target.suffix != ".safetensors" or target.is_dir():
         raise UsageError(f"{target}: an adapter's file ends in .safetensors")
-    for path in (target, target.with_suffix(".html")):
+    rejected = target.with_suffix(".rejected.safetensors")
+    for path in (target, target.with_suffix(".html"), rejected, rejected.with_suffix(".html")):
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another --output or pass --overwrite")
     loaded = recipes.load_adapt(recipe or zoo.adapt_recipe())
@@ -418,9 +426,11 @@ def adapt(
     teaching = zoo.load(teacher) if teacher else None
     folder = target.with_suffix(".run")
     with Meter(1, "run") as meter:
-        sources = verb.find_sources(
+        sources = find_sources(
             loaded, images, model.scale, valid, guard, None if guard else zoo.general_pictures(), meter.say
         )
+        if minutes is not None:  # looking at the pictures counts
+            minutes = max(0.1, minutes - (time.monotonic() - begin) / 60)
 
         def report(p: Any) -> None:
             meter.at(p.step / p.steps, p.step / p.steps, f"{p.step}/{p.steps} best {p.best:.3f} dB")
@@ -443,26 +453,23 @@ def adapt(
             report=report,
             say=meter.say,
         )
-    written = target if outcome.accepted else target.with_suffix(".rejected.safetensors")
-    adapter.write(written, outcome.adapter, overwrite=overwrite or not outcome.accepted)
+    written = target if outcome.accepted else rejected
+    shown = written.with_suffix(".html")
+    adapter.write(written, outcome.adapter, overwrite)
     result = outcome.adapter.training["result"]
     rows = list(zip(outcome.change.names, outcome.change.before, outcome.change.after, strict=True))
-    shown = target.with_suffix(".html")
     page.write(shown, target.stem, result, dict(outcome.adapter.training), rows, outcome.samples, overwrite)
     if as_json:
         _print_json({"adapter": written, "report": shown, "parameters": outcome.adapter.parameters, **result})
     else:
         held, general = result["held_out"], result["general"]
-        low, high = held["interval"]
-        _say(
-            f"held-out pictures ({held['pictures']}): {held['before']:.3f} -> {held['after']:.3f} dB, "
-            f"{held['gain']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
-        )
-        if general:
-            _say(
-                f"general pictures ({general['pictures']}): {general['before']:.3f} -> {general['after']:.3f} dB, "
-                f"{general['gain']:+.3f}"
-            )
+        for label, change in (("held-out", held), ("general", general)):
+            if change:
+                low, high = change["interval"]
+                _say(
+                    f"{label} pictures ({change['pictures']}): {change['before']:.3f} -> {change['after']:.3f} dB, "
+                    f"{change['gain']:+.3f} ({change['confidence']:.0%} interval {low:+.3f} to {high:+.3f})"
+                )
         if outcome.accepted:
             _say(f"{written}: {outcome.adapter.parameters:,} numbers; report: {shown}")
             _say(f"use it: dsclora upscale PICTURE --model {base} --adapter {written}")
@@ -581,7 +588,7 @@ def inspect(
 
     if file in zoo.names():
         facts = weights.describe(zoo.load(file))
-    elif file in zoo.adapter_names() or (file.endswith(".safetensors") and adapter.is_adapter(file)):
+    elif file in zoo.adapter_names() or adapter.is_adapter(file):
         facts = adapter.describe(zoo.load_adapter(file))
     else:
         facts = weights.describe(weights.import_file(file))

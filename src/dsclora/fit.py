@@ -172,6 +172,9 @@ def fit(
     steps = sum(stage.iterations for stage in stages)
     ends = list(itertools.accumulate(stage.iterations for stage in stages))
     directory.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for stale in (directory / "log.jsonl", *directory.glob("events.out.tfevents.*")):
+            stale.unlink(missing_ok=True)
     with (directory / "log.jsonl").open("a", encoding="utf-8") as log:
 
         def write_log(row: dict[str, Any]) -> None:

@@ -64,17 +64,18 @@ def write(
     held, general = result["held_out"], result["general"]
     rows = [("held-out pictures", held)] + ([("general pictures", general)] if general else [])
     low, high = held["interval"]
+    interval = f"{held['confidence']:.0%} interval"
     verdict = (
         f'<p class="good">Accepted: on pictures it was not trained on, it beats the base by {held["gain"]:+.3f} dB '
-        f"(95 % interval {low:+.3f} to {high:+.3f}).</p>"
+        f"({interval} {low:+.3f} to {high:+.3f}).</p>"
         if result["accepted"]
         else f'<p class="bad">Rejected: on pictures it was not trained on, the gain of {held["gain"]:+.3f} dB is not '
-        f"beyond doubt (95 % interval {low:+.3f} to {high:+.3f}).</p>"
+        f"beyond doubt ({interval} {low:+.3f} to {high:+.3f}).</p>"
     )
     body = [
         f"<h1>{html.escape(name)}</h1>",
         verdict,
-        "<table><tr><th>PSNR, classic-y<th>pictures<th>base<th>adapted<th>change<th>95 % interval</tr>",
+        f"<table><tr><th>PSNR, classic-y<th>pictures<th>base<th>adapted<th>change<th>{interval}</tr>",
         *(
             f"<tr><td>{label}<td>{c['pictures']}<td>{c['before']:.3f}<td>{c['after']:.3f}<td>{c['gain']:+.3f}"
             f"<td>{c['interval'][0]:+.3f} to {c['interval'][1]:+.3f}</tr>"

@@ -200,9 +200,15 @@ class PairStore:
         """Half the pictures are at least so many LR pixels high and wide."""
         return int(np.sort(self._sides)[len(self._sides) // 2])
 
+    def large(self, patch: int) -> int:
+        """How many different pictures are at least so many LR pixels high and wide."""
+        return len({name for name, side in zip(self.names, self._sides, strict=True) if side >= patch})
+
     def fingerprint(self) -> str:
-        """Hash of the LR pictures, which tell the HR ones."""
-        return hashlib.sha256(self._lr).hexdigest()  # type: ignore[arg-type]
+        """Hash of all pixels."""
+        content = hashlib.sha256(self._lr)  # type: ignore[arg-type]
+        content.update(self._hr)  # type: ignore[arg-type]
+        return content.hexdigest()
 
     def add_teacher(self, name: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
         """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `name`.

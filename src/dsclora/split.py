@@ -5,6 +5,7 @@ finds crops of lossless files and exact copies) and by numbered names (`0801_s00
 What was cropped from a JPEG, stored as JPEG again and renamed is not found.
 """
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -13,16 +14,20 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import image
 from dsclora.errors import ImageError
-from dsclora.pairs import Pair, middle
 
 Uint8 = npt.NDArray[np.uint8]
 
 _SIDE = 64  # smaller areas are equal in different pages of text
 _DENSITY = 1024  # one area in so many is remembered
 _SHARED = 0.15  # of the smaller sketch; running heads and margins of pages make less
-_COMMON = 16  # areas found in more pictures than that say nothing
+_COMMON = 64  # areas found in more different pictures than that say nothing
+_BAND = 512  # rows hashed at a time: 100 bytes of memory for each of their pixels
+LEAST = 6
+"""Fewer different pictures cannot be divided."""
+
+LEAST_HELD_OUT = 3
+"""Fewer different pictures say nothing certain."""
 
 
 def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
@@ -34,10 +39,18 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
         picture: (h, w, 3).
 
     Returns:
-        hashes, ascending, about one for every thousand pixels; none for pictures below 64 pixels.
+        hashes, ascending, about one for every thousand pixels; of a picture where that is none, one of all of it.
     """
-    if min(picture.shape[:2]) < _SIDE:
-        return np.zeros(0, np.uint64)
+    if min(picture.shape[:2]) >= _SIDE:
+        bands = range(0, picture.shape[0] - _SIDE + 1, _BAND)
+        found = np.unique(np.concatenate([_hashes(picture[top : top + _BAND + _SIDE - 1]) for top in bands]))
+        if len(found):
+            return found
+    digest = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
+    return np.frombuffer(digest[:8], np.uint64)
+
+
+def _hashes(picture: Uint8) -> npt.NDArray[np.uint64]:
     rgb = picture.astype(np.uint64)
     areas = rgb[..., 0] * np.uint64(0x9E3779B97F4A7C15) + rgb[..., 1] * np.uint64(0xC2B2AE3D27D4EB4F) + rgb[..., 2]
     for multiplier in (0xD6E8FEB86659FD93, 0xA0761D6478BD642F):
@@ -47,7 +60,8 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
             length *= 2
         areas = areas.T
     mixed = (areas ^ (areas >> np.uint64(31))).ravel() * np.uint64(0x94D049BB133111EB)
-    return np.unique(mixed[mixed % np.uint64(_DENSITY) == 0])
+    kept: npt.NDArray[np.uint64] = mixed[mixed % np.uint64(_DENSITY) == 0]
+    return kept
 
 
 def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_name: bool = True) -> list[list[int]]:
@@ -74,8 +88,13 @@ def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_n
             stem = _series(name)
             if stem is not None:
                 parent[root(number)] = root(first.setdefault(stem, number))
-    hashes = np.concatenate([*sketches, np.zeros(0, np.uint64)])
-    owners = np.repeat(np.arange(len(sketches)), [len(s) for s in sketches])
+    unique: dict[bytes, int] = {}
+    for number, one in enumerate(sketches):
+        if len(one):
+            parent[root(number)] = root(unique.setdefault(one.tobytes(), number))
+    different = sorted(unique.values())
+    hashes = np.concatenate([*(sketches[n] for n in different), np.zeros(0, np.uint64)])
+    owners = np.repeat(different, [len(sketches[n]) for n in different])
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[order], prepend=np.uint64(0))) if len(hashes) else order
     common: Counter[tuple[int, int]] = Counter()
@@ -100,50 +119,37 @@ def _series(name: str) -> str | None:
 def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tuple[list[int], list[int], list[int]]:
     """Divide groups at random: positions to train on, to choose the best weights by, and to judge by.
 
+    At least four groups are held out, or three where there are fewer than eight: of less than that nothing certain can
+    be said. From eight on, other ones choose than judge; below, the last two lists are the same.
+
     Args:
         groups: from `group`.
-        share: of the pictures to hold out, at least one group and at least one to train on.
-        most: pictures to hold out.
+        share: of the pictures to hold out.
+        most: pictures to hold out; where the groups held out have more, only some of each are used.
         seed: of the choice.
 
     Returns:
-        the three lists, each in order. With fewer than four groups held out the last two are the same.
+        the three lists, each in order.
 
     Raises:
-        ImageError: fewer than two groups.
+        ImageError: fewer than six groups.
     """
-    if len(groups) < 2:
-        raise ImageError("all pictures look like parts of one; add others, or name pictures to judge by with --valid")
-    count = sum(len(g) for g in groups)
-    wanted = min(most, max(1, round(share * count)))
-    held: list[list[int]] = []
-    for number in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        size = sum(len(g) for g in held)
-        if len(held) < len(groups) - 1 and (not held or size + len(groups[number]) <= max(wanted, 1)):
-            held.append(groups[number])
-        if size >= wanted:
-            break
-    train = sorted(n for g in groups if g not in held for n in g)
-    if len(held) < 4:
-        judge = sorted(n for g in held for n in g)
+    if len(groups) < LEAST:
+        raise ImageError(
+            f"{len(groups)} different pictures (crops of one count as one), too few to train on some and judge by "
+            f"others, for which it takes {LEAST}; add pictures, or name some to judge by with --valid"
+        )
+    wanted = min(most, round(share * sum(len(g) for g in groups)))
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    held: list[int] = []
+    for number in order:
+        if sum(len(groups[n]) for n in (*held, number)) <= wanted and len(held) < len(groups) - 1:
+            held.append(number)
+    smallest = sorted((n for n in order if n not in held), key=lambda n: len(groups[n]))
+    held += smallest[: max(0, (4 if len(groups) >= 8 else LEAST_HELD_OUT) - len(held))]
+    train = sorted(n for number, g in enumerate(groups) if number not in held for n in g)
+    used = [groups[n][: max(1, most // len(held))] for n in held]
+    if len(used) < 8:
+        judge = sorted(n for g in used for n in g)
         return train, judge, judge
-    return train, sorted(n for g in held[::2] for n in g), sorted(n for g in held[1::2] for n in g)
-
-
-def sketches_of(
-    pairs: Sequence[Pair], window: int | None = None
-) -> tuple[list[Pair], list[npt.NDArray[np.uint64]], list[str]]:
-    """The pairs whose HR can be read, their sketches, and what is wrong with the others.
-
-    Args:
-        pairs: from `find_pairs`.
-        window: only the middle of larger pictures is looked at, so many HR pixels high and wide.
-    """
-    readable, sketches, problems = [], [], []
-    for pair in pairs:
-        try:
-            sketches.append(sketch(middle(image.read_rgb8(pair.hr), window)))
-            readable.append(pair)
-        except ImageError as error:
-            problems.append(str(error))
-    return readable, sketches, problems
+    return train, sorted(n for g in used[::2] for n in g), sorted(n for g in used[1::2] for n in g)

@@ -1,0 +1,99 @@
+"""The loss of an adaptation's step: L_rec to the originals, L_TS and L_AD to a teacher (DSCLoRA, arXiv 2504.11271)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsclora import losses, span
+from dsclora.pairs import Batch, PairStore
+from dsclora.recipes import AdaptRecipe, Stage
+
+
+class Objective:
+    """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
+
+    L = hr_weight * L_rec + teacher_weight * L_TS + affinity_weight * L_AD. With guard pictures a share of each batch is
+    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there.
+
+    Args:
+        recipe: weights and the rest.
+        store: pictures to train on.
+        guard: pictures of other kinds, or None.
+        teacher: frozen; None for no distillation, or where all its pictures are in the stores.
+        taps: names of the modules whose features are compared.
+    """
+
+    def __init__(
+        self,
+        recipe: AdaptRecipe,
+        store: PairStore,
+        guard: PairStore | None = None,
+        teacher: span.Span | None = None,
+        taps: Sequence[str] = (),
+    ) -> None:
+        self._recipe, self._store, self._guard, self._taps = recipe, store, guard, list(taps)
+        self._teacher = teacher.eval().requires_grad_(False) if teacher is not None else None
+
+    def __call__(self, net: nn.Module, stage: Stage, step: int) -> Tensor:
+        """The loss, a scalar."""
+        return sum(self.terms(net, stage, step).values(), torch.zeros(()))
+
+    def terms(self, net: nn.Module, stage: Stage, step: int) -> dict[str, Tensor]:
+        """The weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
+        seed, patch = self._recipe.seed, stage.patch // self._store.scale
+        guarded = 0
+        if self._guard is not None:
+            guarded = min(stage.batch - 1, max(1, round(stage.batch * self._recipe.guard_share)))
+        own = self._store.batch(seed, step, stage.batch - guarded, patch)
+        batches = [own]
+        if self._guard is not None and guarded:
+            batches.append(self._guard.batch(seed + 1, step, guarded, patch))
+        lr = span.to_tensor(np.concatenate([b.lr for b in batches]))
+        count = len(own.lr)
+        sr, features = self._run(net, lr, bool(stage.affinity_weight))
+        terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr))}
+
+        part = slice(count, None) if guarded else slice(0, count)
+        distilled: Batch = batches[-1]
+        live = self._teacher is not None and (distilled.teacher is None or bool(stage.affinity_weight))
+        if live and (stage.teacher_weight or stage.affinity_weight or guarded):
+            assert self._teacher is not None
+            with torch.no_grad():
+                target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
+        elif distilled.teacher is not None:
+            target, wanted = span.to_tensor(distilled.teacher), {}
+        else:
+            return terms
+        weight = stage.teacher_weight or float(bool(guarded))
+        if weight:
+            terms["guard" if guarded else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
+        if stage.affinity_weight and features:
+            positions = patch * patch
+            rows = None
+            if 0 < self._recipe.affinity.rows < positions:
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+                rows = torch.randperm(positions, generator=generator)[: self._recipe.affinity.rows]
+            affinities = [losses.spatial_affinity(features[t][part], wanted[t], rows) for t in self._taps]
+            terms["ad"] = stage.affinity_weight * sum(affinities, torch.zeros(()))
+        return terms
+
+    def _run(self, net: nn.Module, lr: Tensor, tapped: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        features: dict[str, Tensor] = {}
+
+        def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
+            features[name] = output[0] if isinstance(output, tuple) else output
+
+        hooks = [
+            net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in (self._taps if tapped else ())
+        ]
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+                sr = net(lr).float()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sr, features

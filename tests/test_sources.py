@@ -1,0 +1,95 @@
+"""What is judged by is never trained on, whatever the folders hold; what cannot be used is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import photo, save
+from dsclora import sources
+from dsclora.errors import ImageError, RecipeError
+from dsclora.pairs import Pair
+from dsclora.sources import find_sources
+from test_adapt import recipe
+
+
+def folder(path: Path, count: int, first: int = 0, side: int = 96) -> Path:
+    for n in range(first, first + count):
+        save(path / f"p{n}x.png", photo(side, side, seed=n))
+    return path
+
+
+def names(pairs: list[Pair]) -> set[str]:
+    return {pair.name for pair in pairs}
+
+
+def test_pictures_to_judge_by_are_not_trained_on(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 8)
+    save(tmp_path / "valid" / "crop.png", photo(96, 96, seed=3)[8:90, 4:88])
+    folder(tmp_path / "valid", 3, first=20)
+    said: list[str] = []
+    found = find_sources(recipe(), images, 2, valid=tmp_path / "valid", say=said.append)
+    assert names(found.train) == {f"p{n}x" for n in range(8)} - {"p3x"}
+    assert names(found.choose) == names(found.judge) == {"crop", "p20x", "p21x", "p22x"}
+    assert found.confidence == 0.99
+    assert any("p3x" in line and "to judge by" in line for line in said)
+    assert any("99 %" in line for line in said)
+    with pytest.raises(ImageError, match="every picture shows"):
+        find_sources(recipe(), images, 2, valid=images)
+
+
+def test_few_pictures_to_judge_by_are_refused_before_training(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 5)
+    with pytest.raises(ImageError, match=r"images: 5 different pictures .* --valid"):
+        find_sources(recipe(), images, 2)
+    with pytest.raises(ImageError, match="2 different pictures, too few to be certain"):
+        find_sources(recipe(), images, 2, valid=folder(tmp_path / "valid", 2, first=9))
+
+
+def test_many_pictures_to_judge_by_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_HELD_OUT", 5)
+    images, valid = folder(tmp_path / "images", 2), folder(tmp_path / "valid", 12, first=20)
+    said: list[str] = []
+    found = find_sources(recipe(), images, 2, valid=valid, say=said.append)
+    assert len(found.judge) == 5
+    assert names(found.judge) != {f"p{n}x" for n in range(20, 25)}, "not the first ones"
+    assert found == find_sources(recipe(), images, 2, valid=valid)
+    assert any("5 of 12 pictures" in line for line in said)
+
+
+def test_a_guard_has_nothing_of_the_images(tmp_path: Path) -> None:
+    images, guard = folder(tmp_path / "images", 8), folder(tmp_path / "guard", 8, first=20)
+    save(guard / "same.png", photo(96, 96, seed=2))
+    found = find_sources(recipe(), images, 2, guard=guard)
+    assert names(found.guard) | names(found.general) == {f"p{n}x" for n in range(20, 28)}
+    assert not names(found.guard) & names(found.general)
+
+
+def test_enough_pictures_are_chosen_by_and_judged_by_apart(tmp_path: Path) -> None:
+    found = find_sources(recipe(), folder(tmp_path / "images", 40, side=70), 2)
+    assert len(found.train) == 32
+    assert not names(found.choose) & names(found.judge)
+    assert len(set(found.judge_groups)) == len(found.judge) == 4
+    assert found.confidence == 0.95
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    for n in range(9):
+        hr = photo(96, 96, seed=n)
+        save(tmp_path / "HR" / f"p{n}x.png", hr)
+        save(tmp_path / "LRx2" / f"p{n}x.png", hr[::2, ::2])
+    (tmp_path / "LRx2" / "p0x.png").write_bytes(b"no picture")
+    save(tmp_path / "HR" / "p1x.png", np.zeros((4, 4, 3), np.uint8))
+    save(tmp_path / "LRx2" / "p1x.png", np.zeros((2, 2, 3), np.uint8))
+    save(tmp_path / "LRx2" / "p2x.png", np.zeros((20, 20, 3), np.uint8))
+    said: list[str] = []
+    found = find_sources(recipe(), tmp_path, 2, say=said.append)
+    assert len(names(found.train) | names(found.judge)) == 6
+    left_out = [line for line in said if line.startswith("left out")]
+    assert len(left_out) == 3
+    assert "too small" in left_out[1]
+    assert "another scale" in left_out[2]
+    find_sources(recipe(), tmp_path, 3, say=said.append)
+    assert any("has LRx2 but no LRx3" in line for line in said)
+    with pytest.raises(RecipeError, match="LR pictures of its own"):
+        find_sources(recipe(degrade=[{"kind": "noise", "strength": (1, 2)}]), tmp_path, 2)
