@@ -1,10 +1,11 @@
 """What each part of the method is worth, at equal budget: one row of the table per call, or all of them.
 
-    python experiments/ablation.py ROW... --base B [--teacher T] --train DIR [--valid DIR] --out DIR [--iterations N]
+    python experiments/ablation.py ROW... --base B [--teacher T] --train DIR [--valid DIR] [--guard DIR] --out DIR
+        [--iterations N]
 
 Every row trains on the same patches (same seed) with its own learning rate, chosen on `valid`; `valid` also chooses the
-best weights. Without it a part of `train` is held out to choose by, the one that `dsclora adapt` would hold out. The
-benchmarks are looked at once, by `dsclora evaluate` of OUT/ROW.safetensors.
+best weights. Without it a part of `train` is held out to choose by, as in `dsclora adapt`; a guard works as there too.
+The benchmarks are looked at once, by `compare.py BASE OUT/ROW.safetensors`.
 """
 
 import argparse
@@ -73,34 +74,35 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     for name in ("base", "train", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    for name in ("teacher", "valid"):
+    for name in ("teacher", "valid", "guard"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--iterations", type=int, default=2000)
     given = parser.parse_args()
     torch.set_num_threads(1)
     base = weights.read(given.base)
     border = metrics.protocol("classic-y", base.scale).border
-    sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, say=print)
+    sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, given.guard, say=print)
     valid = list(read_for_validation(sources.choose, base.scale, border))
     store = open_store(sources.train, base.scale, given.out / "pictures", print)
+    guard = open_store(sources.guard, base.scale, given.out / "guard", print) if sources.guard else None
     teaching = None
     if given.teacher:
         teacher = weights.read(given.teacher)
         teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        store.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
+        (guard or store).add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
         plain = span.from_model(base)
         for number in range(row.rounds):
-            plain, best, count = train(row, plain, store, valid, teaching, given, f"{name}-{number}")
+            plain, best, count = train(row, plain, (store, guard), valid, teaching, given, f"{name}-{number}")
         weights.write(given.out / f"{name}.safetensors", span.to_model(plain, {"row": name}, "MIT"), overwrite=True)
         facts = {"row": name, "trained": count, "valid": round(best, 4), "seconds": round(time.perf_counter() - begin)}
         print(json.dumps(facts), flush=True)
 
 
 def train(
-    row: Row, plain: nn.Module, store: PairStore, valid: adapt.Whole, teaching: span.Span | None,
-    given: argparse.Namespace, name: str,
+    row: Row, plain: nn.Module, stores: tuple[PairStore, PairStore | None], valid: adapt.Whole,
+    teaching: span.Span | None, given: argparse.Namespace, name: str,
 ) -> tuple[span.Span, float, int]:  # fmt: skip
     """One round: the network with what was learnt merged in, its PSNR on `valid`, and how many numbers were trained."""
     if row.targets is None:
@@ -119,7 +121,7 @@ def train(
     }
     recipe = AdaptRecipe(stage=[stage], lora=[Lora(convs="*", rank=1, alpha=1)])  # type: ignore[call-arg]
     taps = [f"block_{number}" for number in range(1, 7)]
-    objective = Objective(recipe, store, None, teaching if row.ad else None, taps)
+    objective = Objective(recipe, *stores, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"
     fitted, best = fit.fit(
         net,

@@ -145,6 +145,28 @@ def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
     assert guarded.forgetting.gain > forgotten.gain + 0.5
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_distillation_looks_at_beside_a_guard(pictures: Path, tmp_path: Path, cached: bool) -> None:
+    """The guard's patches alone, or all of the batch with `teach_own`; by the plain definition."""
+    base, teacher = span.from_model(random_model(2, 6)), span.from_model(random_model(2, 8, seed=1))
+    for n in range(8):
+        save(tmp_path / "odd" / f"o{n}x.png", photo(64, 64, seed=50 + n))
+    own = open_store(find_pairs(tmp_path / "odd", 2), 2, tmp_path / "own")
+    guard = open_store(find_pairs(pictures, 2), 2, tmp_path / "guard")
+    if cached:
+        for store in (own, guard):
+            store.add_teacher("t", span.as_function(teacher))
+    batches = [own.batch(0, 3, 2, 16), guard.batch(1, 3, 2, 16)]
+    for teach_own, seen in ((False, batches[1:]), (True, batches)):
+        r = recipe(teacher_weight=2.0, teach_own=teach_own)
+        terms = Objective(r, own, guard, None if cached else teacher).terms(base, r.stages[0], 3)
+        lr = span.to_tensor(np.concatenate([b.lr for b in seen]))
+        kept = [b.teacher for b in seen if b.teacher is not None]
+        target = span.to_tensor(np.concatenate(kept)) if cached else teacher(lr)
+        assert terms["guard"].item() == pytest.approx(2 * (base(lr) - target).abs().mean().item(), rel=1e-5)
+        assert set(terms) == {"rec", "guard"}
+
+
 def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = run(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter

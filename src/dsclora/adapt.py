@@ -154,6 +154,10 @@ def adapt(
     if begun and not resume and not overwrite:
         raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
     if teacher is None and sources.guard:
+        if recipe.teach_own:
+            raise RecipeError(
+                "teach_own: there is nothing to learn from the base itself; name a teacher with --teacher"
+            )
         teacher = base
     recipe = _suited(recipe, base, teacher, guarded=bool(sources.guard))
     if not sources.guard and not any(stage.teacher_weight or stage.affinity_weight for stage in recipe.stages):
@@ -176,13 +180,16 @@ def adapt(
         factor = 1.0 if iterations is None else iterations / sum(stage.iterations for stage in recipe.stages)
         cached = False
         if teacher is not None and teaching is not None:
-            target, undegraded = guard or store, bool(recipe.degrade) and guard is None
+            taught = [s for s in (store if guard is None or recipe.teach_own else None, guard) if s is not None]
+            undegraded = bool(recipe.degrade) and store in taught
             left = end - time.perf_counter() if end is not None else None
-            cached = plan.cached if plan else _is_cached(recipe, teaching, target, undegraded, left, factor)
+            cached = plan.cached if plan else _is_cached(recipe, teaching, taught, undegraded, left, factor)
             if cached:
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
-                name = teacher.fingerprint[:16] + ("-undegraded" if undegraded else "")
-                target.add_teacher(name, span.as_function(teaching), undegraded)
+                for target in taught:
+                    degraded = undegraded and target is store
+                    name = teacher.fingerprint[:16] + ("-undegraded" if degraded else "")
+                    target.add_teacher(name, span.as_function(teaching), degraded)
         if plan is None:
             validations = recipe.validations
             if end is not None:
@@ -262,8 +269,8 @@ def judge(
         for pair, (lr, hr) in zip(pairs, pictures, strict=True):
             before, after = (run(lr) for run in runs)
             result.names.append(pair.name)
-            result.before.append(protocol.score(before, hr)[0])
-            result.after.append(protocol.score(after, hr)[0])
+            result.before.append(protocol.psnr(before, hr))
+            result.after.append(protocol.psnr(after, hr))
             if len(shown) < keep:
                 shown.append((pair.name, lr, before, after, hr))
         return result
@@ -316,7 +323,7 @@ def _check_taps(
 ) -> None:
     if not any(stage.affinity_weight for stage in recipe.stages):
         return
-    if recipe.degrade and not guarded:
+    if recipe.degrade and (recipe.teach_own or not guarded):
         raise RecipeError("affinity_weight: features of degraded pictures teach nothing; leave it out, or add a guard")
     if not taps:
         raise RecipeError("affinity.taps: no SConvLB to take features from (three adapted convs of a block); name taps")
@@ -378,9 +385,10 @@ def _shrink_patches(
 
 
 def _is_cached(
-    recipe: AdaptRecipe, teacher: nn.Module, store: PairStore, undegraded: bool, seconds: float | None, factor: float
-) -> bool:
-    """Whether the teacher enlarges the store's pictures once, instead of the patches of every step.
+    recipe: AdaptRecipe, teacher: nn.Module, taught: list[PairStore], undegraded: bool, seconds: float | None,
+    factor: float,
+) -> bool:  # fmt: skip
+    """Whether the teacher enlarges the stores' pictures once, instead of the patches of every step.
 
     It does where it must see the pictures undegraded; where there is a budget of time, if it takes no more than a third
     of it; else, if the patches are more work.
@@ -389,11 +397,12 @@ def _is_cached(
         return True
     if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False
+    scale, pixels = taught[0].scale, sum(store.pixels for store in taught)
     if seconds is None:
-        areas = [stage.iterations * stage.batch * (stage.patch // store.scale) ** 2 for stage in recipe.stages]
-        return store.pixels <= factor * sum(areas)
-    run, sample = span.as_function(teacher), store.lr(0)[:128, :128]
-    return _seconds(lambda: run(sample)) * store.pixels / (sample.size / 3) <= seconds / 3
+        areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
+        return pixels <= factor * sum(areas)
+    run, sample = span.as_function(teacher), taught[0].lr(0)[:128, :128]
+    return _seconds(lambda: run(sample)) * pixels / (sample.size / 3) <= seconds / 3
 
 
 def _plan(
@@ -431,7 +440,7 @@ def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span.Span)
     protocol, run = metrics.protocol("classic-y", plain.scale), span.as_function(plain)
-    return float(np.mean([protocol.score(run(lr), hr)[0] for lr, hr in pictures]))
+    return float(np.mean([protocol.psnr(run(lr), hr) for lr, hr in pictures]))
 
 
 def _step(net: nn.Module, objective: Objective, stage: Stage) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dsclora import losses, span
-from dsclora.pairs import Batch, PairStore
+from dsclora.pairs import PairStore
 from dsclora.recipes import AdaptRecipe, Stage
 
 
@@ -17,7 +17,8 @@ class Objective:
     """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
 
     L = hr_weight * L_rec + teacher_weight * L_TS + affinity_weight * L_AD. With guard pictures a share of each batch is
-    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there.
+    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there, or with
+    the recipe's `teach_own` everywhere.
 
     Args:
         recipe: weights and the rest.
@@ -57,15 +58,17 @@ class Objective:
         sr, features = self._run(net, lr, bool(stage.affinity_weight))
         terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr))}
 
-        part = slice(count, None) if guarded else slice(0, count)
-        distilled: Batch = batches[-1]
-        live = self._teacher is not None and (distilled.teacher is None or bool(stage.affinity_weight))
+        alone = bool(guarded) and not self._recipe.teach_own
+        part = slice(count if alone else 0, None)
+        made = [batch.teacher for batch in (batches[1:] if alone else batches)]
+        cached = [picture for picture in made if picture is not None]
+        live = self._teacher is not None and (len(cached) < len(made) or bool(stage.affinity_weight))
         if live and (stage.teacher_weight or stage.affinity_weight or guarded):
             assert self._teacher is not None
             with torch.no_grad():
                 target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
-        elif distilled.teacher is not None:
-            target, wanted = span.to_tensor(distilled.teacher), {}
+        elif cached:
+            target, wanted = span.to_tensor(np.concatenate(cached)), {}
         else:
             return terms
         weight = stage.teacher_weight or float(bool(guarded))

@@ -99,7 +99,7 @@ def pretrain(
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
         run = span.as_function(span.collapse(net))
-        return float(np.mean([protocol.score(run(lr), hr)[0] for lr, hr in validation]))
+        return float(np.mean([protocol.psnr(run(lr), hr) for lr, hr in validation]))
 
     fitted, psnr = fit.fit(
         net,

@@ -152,6 +152,8 @@ class AdaptRecipe(Training):
         copies: how often every picture is taken, each degraded anew.
         holdout: share of the pictures that is not trained on.
         guard_share: share of every batch that is cut from the guard pictures, where there are any.
+        teach_own: with guard pictures, distil on the pictures to adapt to as well. It pays where the teacher is better
+            than the base on them; where it is not (documents, and a teacher of photographs), it holds adaptation back.
         validations: how often in a run the held-out pictures are enlarged.
     """
 
@@ -161,6 +163,7 @@ class AdaptRecipe(Training):
     copies: Annotated[int, Field(ge=1)] = 1
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     guard_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    teach_own: bool = False
     validations: Annotated[int, Field(ge=1)] = 20
 
 
