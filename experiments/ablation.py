@@ -1,7 +1,7 @@
 """What each part of the method is worth, at equal budget: one row of the table per call, or all of them.
 
     python experiments/ablation.py ROW... --base B [--teacher T] --train DIR [--valid DIR] [--guard DIR] --out DIR
-        [--iterations N]
+        [--teach-own] [--iterations N]
 
 Every row trains on the same patches (same seed) with its own learning rate, chosen on `valid`; `valid` also chooses the
 best weights. Without it a part of `train` is held out to choose by, as in `dsclora adapt`; a guard works as there too.
@@ -76,6 +76,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True, type=Path)
     for name in ("teacher", "valid", "guard"):
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--teach-own", action="store_true", help="as the key of `dsclora adapt`'s recipe")
     parser.add_argument("--iterations", type=int, default=2000)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -119,7 +120,8 @@ def train(
         "teacher_weight": row.ts if teaching else 0.0,
         "affinity_weight": row.ad,
     }
-    recipe = AdaptRecipe(stage=[stage], lora=[Lora(convs="*", rank=1, alpha=1)])  # type: ignore[call-arg]
+    lora = [Lora(convs="*", rank=1, alpha=1)]
+    recipe = AdaptRecipe(stage=[stage], lora=lora, teach_own=given.teach_own)  # type: ignore[call-arg]
     taps = [f"block_{number}" for number in range(1, 7)]
     objective = Objective(recipe, *stores, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"

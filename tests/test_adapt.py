@@ -167,6 +167,65 @@ def test_what_distillation_looks_at_beside_a_guard(pictures: Path, tmp_path: Pat
         assert set(terms) == {"rec", "guard"}
 
 
+def test_a_stage_without_a_teacher_weight_is_not_taught_its_own_pictures(pictures: Path, tmp_path: Path) -> None:
+    """The guard's patches keep their target with weight 1, those to adapt to have only the original."""
+    base, teacher = span.from_model(random_model(2, 6)), span.from_model(random_model(2, 8, seed=1))
+    store = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
+    r = recipe(teacher_weight=0.0, teach_own=True)
+    terms = Objective(r, store, store, teacher).terms(base, r.stages[0], 3)
+    lr = span.to_tensor(store.batch(1, 3, 2, 16).lr)
+    assert terms["guard"].item() == pytest.approx((base(lr) - teacher(lr)).abs().mean().item(), rel=1e-5)
+
+
+def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
+    """One level off in it costs more dB than any other page can gain, and cannot be seen."""
+    hr = np.full((64, 64, 3), 255, np.uint8)
+    protocol = metrics.protocol("classic-y", 2)
+    assert protocol.seen(hr - 1, hr) == pytest.approx(48.13 + 1.32, abs=0.01)  # studio range: 219 levels, not 255
+    assert protocol.seen(hr, hr) == metrics.INVISIBLE == 50
+    r = recipe()
+    sources = find_sources(r, pictures, 2)
+    for pair in sources.judge[:2]:
+        save(pair.hr, np.full((64, 64, 3), 128, np.uint8))
+    outcome = run(r, random_model(2, 6), pictures, tmp_path / "run")
+    assert all(math.isfinite(g) for g in outcome.change.gains)
+    assert outcome.accepted
+
+
+def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_path: Path) -> None:
+    seen: list[Uint8] = []
+
+    def double(lr: Uint8) -> Uint8:
+        seen.append(lr)
+        return lr.repeat(2, 0).repeat(2, 1)
+
+    def reduce(hr: Uint8, number: int) -> Uint8:
+        return imresize(hr, 0.5) // (number + 1)
+
+    pairs = find_pairs(pictures, 2)
+    store = open_store(pairs, 2, tmp_path / "s", reduce=reduce, copies=3)
+    store.add_teacher("t", double, undegraded=True)
+    assert len(seen) == len(pairs) == len(store) // 3
+    stored = np.fromfile(tmp_path / "s" / "teacher-t.u8", np.uint8)
+    assert np.array_equal(stored, np.concatenate([double(lr).ravel() for lr in seen[: len(pairs)] for _ in range(3)]))
+
+
+def test_what_is_wrong_is_said_before_any_picture_is_looked_at(tmp_path: Path) -> None:
+    teacher = random_model(2, 8)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    for r, against, reason in (
+        (recipe(teach_own=True), None, "the base cannot teach itself"),
+        (recipe(), random_model(3), "the teacher enlarges x3"),
+        (recipe(affinity_weight=1, affinity={"taps": ["block_7"]}), teacher, "block_7 is not a module"),
+    ):
+        with pytest.raises(RecipeError, match=reason):
+            adapt.check(r, random_model(2, 6), tmp_path / "new", against, guarded=True)
+    with pytest.raises(OutputError, match="holds a run already"):
+        adapt.check(recipe(), random_model(2, 6), tmp_path / "run", teacher)
+    adapt.check(recipe(), random_model(2, 6), tmp_path / "run", teacher, resume=True)
+
+
 def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = run(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
@@ -416,6 +475,18 @@ def test_an_interval_of_few_values_covers_as_often_as_it_says(confidence: float,
     draws = np.random.default_rng(1).normal(0, 1, (4000, count))
     intervals = [metrics.mean_interval(row.tolist(), confidence) for row in draws]
     assert np.mean([low <= 0 <= high for low, high in intervals]) == pytest.approx(confidence, abs=0.012)
+
+
+@pytest.mark.parametrize(("confidence", "most"), [(0.95, 0.03), (0.99, 0.007)])
+@pytest.mark.parametrize("count", [8, 10, 20])
+def test_the_bootstrap_accepts_nothing_gained_no_oftener_than_it_says(
+    confidence: float, most: float, count: int
+) -> None:
+    """Where nothing is gained the interval lies above zero in 2.5 or 0.5 of 100 cases (the margin is chance's)."""
+    draws = np.random.default_rng(2).normal(0, 1, (500, count))
+    lows = [metrics.mean_interval(row.tolist(), confidence)[0] for row in draws]
+    assert np.mean([low > 0 for low in lows]) <= most + 2 * math.sqrt(most / 500)
+    assert metrics.mean_interval([0.25] * count, confidence) == (0.25, 0.25)
 
 
 def test_crops_of_one_picture_are_no_evidence_for_each_other() -> None:

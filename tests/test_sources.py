@@ -73,6 +73,29 @@ def test_enough_pictures_are_chosen_by_and_judged_by_apart(tmp_path: Path) -> No
     assert found.confidence == 0.95
 
 
+def test_names_that_make_too_few_groups_are_not_believed(tmp_path: Path) -> None:
+    """Pages of one episode to judge by, and photographs of three days: different pictures all the same."""
+    images = folder(tmp_path / "images", 8)
+    for n in range(8):
+        save(tmp_path / "valid" / f"ep7_{n:03}.png", photo(96, 96, seed=40 + n))
+        save(tmp_path / "phone" / f"IMG_2024010{n % 3}_1{n}3012.png", photo(96, 96, seed=40 + n))
+    said: list[str] = []
+    found = find_sources(recipe(), images, 2, valid=tmp_path / "valid", say=said.append)
+    assert len(set(found.judge_groups)) == 8
+    assert any("names are too much alike" in line for line in said)
+    assert len(find_sources(recipe(), tmp_path / "phone", 2).train) == 4
+
+
+def test_crops_of_one_guard_picture_are_one_draw_of_what_is_forgotten(tmp_path: Path) -> None:
+    images = folder(tmp_path / "images", 8)
+    for n in range(30):
+        save(tmp_path / "guard" / f"{n // 3:04}_s{n % 3}.png", photo(96, 96, seed=50 + n))
+    found = find_sources(recipe(), images, 2, guard=tmp_path / "guard")
+    groups = {pair.name: number for pair, number in zip(found.general, found.general_groups, strict=True)}
+    assert len(groups) > len(set(groups.values())) > 1
+    assert all((groups[a] == groups[b]) == (a[:4] == b[:4]) for a in groups for b in groups)
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     for n in range(9):
         hr = photo(96, 96, seed=n)

@@ -29,6 +29,14 @@ def test_pages_of_one_look_are_not_one_picture() -> None:
     assert len(group(list("abcd"), [sketch(p) for p in pages])) == 4
 
 
+@pytest.mark.parametrize("level", [0, 17, 255])
+def test_small_pictures_on_one_ground_are_not_one_picture(level: int) -> None:
+    pictures = [np.full((128, 128, 3), level, np.uint8) for _ in range(9)]
+    for number, picture in enumerate(pictures):
+        picture[80:120, 80:120] = photo(40, 40, seed=number)
+    assert len(group(list("abcdefghi"), [sketch(p) for p in pictures])) == 9
+
+
 @pytest.mark.parametrize(
     ("names", "groups"),
     [

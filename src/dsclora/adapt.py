@@ -18,11 +18,13 @@ from torch import nn
 from dsclora import adapter as adapters
 from dsclora import convlora, files, fit, metrics, span, weights
 from dsclora.degrade import degrade
+from dsclora.engines.torch import Torch
+from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
 from dsclora.recipes import AdaptRecipe, Stage
-from dsclora.sources import WINDOW, Sources, training_window
+from dsclora.sources import WINDOW, Sources
 
 WORTHWHILE = 0.001
 """A gain below, in dB, is none, however certain."""
@@ -151,21 +153,9 @@ def adapt(
     """
     end = time.perf_counter() + 60 * minutes if minutes is not None else None
     begun = (folder / "checkpoint.pt").exists()
-    if begun and not resume and not overwrite:
-        raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
-    if teacher is None and sources.guard:
-        if recipe.teach_own:
-            raise RecipeError(
-                "teach_own: there is nothing to learn from the base itself; name a teacher with --teacher"
-            )
-        teacher = base
-    recipe = _suited(recipe, base, teacher, guarded=bool(sources.guard))
-    if not sources.guard and not any(stage.teacher_weight or stage.affinity_weight for stage in recipe.stages):
-        teacher = None  # the recipe has no use for it
-    net = _student(recipe, base, start)
-    taps = recipe.affinity.taps or convlora.sconvlbs(net)
-    teaching = span.from_model(teacher).to(memory_format=torch.channels_last) if teacher is not None else None  # type: ignore[call-overload]
-    _check_taps(recipe, taps, net, teaching, bool(sources.guard))
+    recipe, net, taps, teacher, teaching = _prepare(
+        recipe, base, folder, teacher, bool(sources.guard), start, resume, overwrite
+    )
     trained, held_out = (partial(_reduce, recipe, base.scale, part) if recipe.degrade else None for part in (0, 1))
     try:
         store, guard = _open_stores(recipe, sources, base.scale, folder, trained, say)
@@ -186,10 +176,11 @@ def adapt(
             cached = plan.cached if plan else _is_cached(recipe, teaching, taught, undegraded, left, factor)
             if cached:
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
+                engine = Torch(teacher)
                 for target in taught:
                     degraded = undegraded and target is store
                     name = teacher.fingerprint[:16] + ("-undegraded" if degraded else "")
-                    target.add_teacher(name, span.as_function(teaching), degraded)
+                    target.add_teacher(name, partial(enlarge, engine, border="zero"), degraded)
         if plan is None:
             validations = recipe.validations
             if end is not None:
@@ -200,9 +191,14 @@ def adapt(
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 
+    if start is not None and start.training.get("data", {}).get("sha256") != store.fingerprint():
+        say(
+            f"{start.name} was trained on other pictures than these; if some are held out now, the gain is flattered: "
+            "judge by new ones, with --valid"
+        )
     stages = _scaled(recipe.stages, plan.factor)
     steps = sum(stage.iterations for stage in stages)
-    every = max(1, steps // plan.validations)
+    every = -(-steps // plan.validations)
     updates = sorted(start.updates.items()) if start is not None else []
     identity = _identity(
         [stage.model_dump() for stage in stages],
@@ -242,6 +238,50 @@ def adapt(
     return judge(base, made, sources, held_out)
 
 
+def check(
+    recipe: AdaptRecipe,
+    base: weights.Model,
+    folder: Path,
+    teacher: weights.Model | None = None,
+    *,
+    guarded: bool = False,
+    start: adapters.Adapter | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Find what is wrong before any picture is looked at.
+
+    Args:
+        recipe, base, folder, teacher, start, resume, overwrite: as `adapt`.
+        guarded: whether there will be guard pictures.
+
+    Raises:
+        RecipeError, OutputError, ModelError: as `adapt`.
+    """
+    _prepare(recipe, base, folder, teacher, guarded, start, resume, overwrite)
+
+
+def _prepare(
+    recipe: AdaptRecipe, base: weights.Model, folder: Path, teacher: weights.Model | None, guarded: bool,
+    start: adapters.Adapter | None, resume: bool, overwrite: bool,
+) -> tuple[AdaptRecipe, nn.Module, list[str], weights.Model | None, span.Span | None]:  # fmt: skip
+    """The recipe as far as it applies, the student, the taps, and the teacher if there is a use for it."""
+    if (folder / "checkpoint.pt").exists() and not resume and not overwrite:
+        raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
+    if teacher is None and guarded:
+        if recipe.teach_own:
+            raise RecipeError("teach_own: the base cannot teach itself; name a teacher with --teacher")
+        teacher = base
+    recipe = _suited(recipe, base, teacher, guarded)
+    if not guarded and not any(stage.teacher_weight or stage.affinity_weight for stage in recipe.stages):
+        teacher = None  # the recipe has no use for it
+    net = _student(recipe, base, start)
+    taps = recipe.affinity.taps or convlora.sconvlbs(net)
+    teaching = span.from_model(teacher).to(memory_format=torch.channels_last) if teacher is not None else None  # type: ignore[call-overload]
+    _check_taps(recipe, taps, net, teaching, guarded)
+    return recipe, net, taps, teacher, teaching
+
+
 def judge(
     base: weights.Model,
     made: adapters.Adapter,
@@ -269,8 +309,8 @@ def judge(
         for pair, (lr, hr) in zip(pairs, pictures, strict=True):
             before, after = (run(lr) for run in runs)
             result.names.append(pair.name)
-            result.before.append(protocol.psnr(before, hr))
-            result.after.append(protocol.psnr(after, hr))
+            result.before.append(protocol.seen(before, hr))
+            result.after.append(protocol.seen(after, hr))
             if len(shown) < keep:
                 shown.append((pair.name, lr, before, after, hr))
         return result
@@ -278,7 +318,7 @@ def judge(
     held = change(sources.judge, sources.judge_groups, reduce, samples)
     general = None
     if sources.general:
-        general = change(sources.general, list(range(len(sources.general))), None, 0)
+        general = change(sources.general, sources.general_groups, None, 0)
     accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
     result = {
         "protocol": "classic-y",
@@ -355,12 +395,11 @@ def _open_stores(
         reduce=reduce,
         reduced_by=json.dumps([recipe.seed, recipe.model_dump(include={"degrade"})]) if reduce else "",
         copies=recipe.copies if reduce else 1,
-        window=training_window(len(sources.train) * recipe.copies, recipe, scale),
+        window=sources.windows[0],
     )
     if not sources.guard:
         return store, None
-    window = training_window(len(sources.guard), recipe, scale)
-    return store, open_store(sources.guard, scale, folder / "guard", say, window=window)
+    return store, open_store(sources.guard, scale, folder / "guard", say, window=sources.windows[1])
 
 
 def _shrink_patches(
@@ -409,12 +448,13 @@ def _plan(
     recipe: AdaptRecipe, net: nn.Module, objective: Objective, choose: Whole, sources: Sources, end: float
 ) -> tuple[float, int]:
     """Divide the time until `end` between judging and training: the stages' factor, and how many validations."""
-    one = _seconds(partial(mean_psnr, net, choose[:1]))
-    left = end - time.perf_counter() - 2 * one * (len(sources.judge) + len(sources.general))
-    validation = one * len(choose)
-    validations = min(recipe.validations, max(2, int(0.25 * left / validation)))
     costs = [_seconds(partial(_step, copy.deepcopy(net), objective, stage)) for stage in recipe.stages]
     needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
+    areas = [lr.shape[0] * lr.shape[1] for lr, _ in choose]
+    validation = _seconds(partial(mean_psnr, net, choose[:1])) / areas[0] * sum(areas)
+    last = 2 * validation / len(choose) * (len(sources.judge) + len(sources.general))
+    left = end - time.perf_counter() - last
+    validations = min(recipe.validations, max(2, int(0.25 * left / validation)))
     return max(5.0, left - validation * (validations + 1)) / needed, validations
 
 
@@ -440,7 +480,7 @@ def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span.Span)
     protocol, run = metrics.protocol("classic-y", plain.scale), span.as_function(plain)
-    return float(np.mean([protocol.psnr(run(lr), hr) for lr, hr in pictures]))
+    return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in pictures]))
 
 
 def _step(net: nn.Module, objective: Objective, stage: Stage) -> None:

@@ -425,12 +425,20 @@ def adapt(
     begun = adapter.read(start) if start else None
     teaching = zoo.load(teacher) if teacher else None
     folder = target.with_suffix(".run")
+    verb.check(
+        loaded, model, folder, teaching, guarded=guard is not None, start=begun, resume=resume, overwrite=overwrite
+    )
     with Meter(1, "run") as meter:
         sources = find_sources(
             loaded, images, model.scale, valid, guard, None if guard else zoo.general_pictures(), meter.say
         )
         if minutes is not None:  # looking at the pictures counts
-            minutes = max(0.1, minutes - (time.monotonic() - begin) / 60)
+            left = minutes - (time.monotonic() - begin) / 60
+            if left < 0.1:
+                meter.say(
+                    f"looking at the pictures took all of {minutes:g} minutes; what is trained now is not worth much"
+                )
+            minutes = max(0.1, left)
 
         def report(p: Any) -> None:
             meter.at(p.step / p.steps, p.step / p.steps, f"{p.step}/{p.steps} best {p.best:.3f} dB")

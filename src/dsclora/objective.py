@@ -17,8 +17,8 @@ class Objective:
     """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
 
     L = hr_weight * L_rec + teacher_weight * L_TS + affinity_weight * L_AD. With guard pictures a share of each batch is
-    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there, or with
-    the recipe's `teach_own` everywhere.
+    cut from them: there the target is the teacher's picture alone, and the distillation terms look only there; in
+    stages with a teacher_weight, the recipe's `teach_own` lets them look everywhere.
 
     Args:
         recipe: weights and the rest.
@@ -58,7 +58,7 @@ class Objective:
         sr, features = self._run(net, lr, bool(stage.affinity_weight))
         terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr))}
 
-        alone = bool(guarded) and not self._recipe.teach_own
+        alone = bool(guarded) and not (self._recipe.teach_own and stage.teacher_weight)
         part = slice(count if alone else 0, None)
         made = [batch.teacher for batch in (batches[1:] if alone else batches)]
         cached = [picture for picture in made if picture is not None]

@@ -210,21 +210,25 @@ class PairStore:
         content.update(self._hr)  # type: ignore[arg-type]
         return content.hexdigest()
 
-    def add_teacher(self, name: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
-        """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `name`.
+    def add_teacher(self, key: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
+        """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `key`.
 
         With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
 
         The targets are rounded to uint8 and made from the upright picture only, though no teacher is exactly
         equivariant to flips. In return the teacher costs nothing during training.
         """
-        path = self._directory / f"teacher-{name}.u8"
+        path = self._directory / f"teacher-{key}.u8"
         if not path.exists():
             growing = path.with_suffix(".part")
             with growing.open("wb") as file:
-                for number in range(len(self)):
-                    lr = imresize(self.hr(number), 1 / self.scale) if undegraded else self.lr(number)
-                    file.write(np.ascontiguousarray(upscale(lr)).tobytes())
+                for number, name in enumerate(self.names):
+                    if (
+                        not undegraded or not number or name != self.names[number - 1]
+                    ):  # copies of one picture follow it
+                        lr = imresize(self.hr(number), 1 / self.scale) if undegraded else self.lr(number)
+                        target = np.ascontiguousarray(upscale(lr)).tobytes()
+                    file.write(target)
             growing.replace(path)
         self._teacher = np.memmap(path, np.uint8, "r")
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, span, weights
+from dsclora.engines.torch import Torch
+from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
 from dsclora.pairs import PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
@@ -74,7 +76,8 @@ def pretrain(
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say)
         if distilling and teacher is not None:
             say(f"the teacher {teacher.name} enlarges the pictures, once")
-            store.add_teacher(teacher.fingerprint[:16], span.as_function(span.from_model(teacher)))
+            teaching = Torch(teacher)
+            store.add_teacher(teacher.fingerprint[:16], lambda lr: enlarge(teaching, lr, border="zero"))
     except OSError as error:
         raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
     say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
@@ -99,7 +102,7 @@ def pretrain(
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
         run = span.as_function(span.collapse(net))
-        return float(np.mean([protocol.psnr(run(lr), hr) for lr, hr in validation]))
+        return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in validation]))
 
     fitted, psnr = fit.fit(
         net,

@@ -35,6 +35,8 @@ class Sources:
         judge_groups: of each picture of `judge`, a number that is the same for crops of one picture.
         guard: of other kinds, whose look is to be kept: trained on towards the teacher's picture of them.
         general: of other kinds, to see what is forgotten; not trained on.
+        general_groups: as `judge_groups`.
+        windows: of each picture to train on, and of each of the guard, the middle that is trained on, as `read_pair`.
         confidence: of the interval of the gain. Where the pictures to judge by have chosen the weights too, 0.99: of
             twenty attempts without any gain the best passes 0.95 in 5 to 20 of 100 cases (simulated).
     """
@@ -45,6 +47,8 @@ class Sources:
     judge_groups: list[int]
     guard: list[Pair] = field(default_factory=list)
     general: list[Pair] = field(default_factory=list)
+    general_groups: list[int] = field(default_factory=list)
+    windows: tuple[int | None, int | None] = (None, None)
     confidence: float = 0.95
 
 
@@ -87,10 +91,14 @@ def find_sources(
     found = _find(images, scale, say)
     if recipe.degrade and found[0].lr is not None:
         raise RecipeError(f"degrade: {images} has LR pictures of its own; leave out one or the other")
+    window, guard_window = _training_window(len(found) * recipe.copies, recipe, scale), None
     # what lies outside is neither trained on nor judged by
-    looked = _look(images, found, scale, max(WINDOW, training_window(len(found) * recipe.copies, recipe, scale)), say)
+    looked = _look(images, found, scale, max(WINDOW, window), say)
     if valid is None:
-        train, choose, judge, judge_groups = _divide(recipe, images, looked, say)
+        parts, numbers = _divide(recipe, images, looked, say)
+        train, choose = ([looked[n] for n in part] for part in parts[:2])
+        judge = choose if parts[2] is parts[1] else [looked[n] for n in parts[2]]
+        judge_groups = [numbers[n] for n in parts[2]]
         judging = choose + judge
     else:
         drawn = _find(valid, scale, say)
@@ -99,7 +107,7 @@ def find_sources(
         if len(drawn) > MOST_HELD_OUT:
             say(f"{valid}: {len(judging)} of {len(drawn)} pictures are judged by")
         choose = judge = sorted(judging, key=lambda one: str(one.pair.hr))
-        judge_groups = _numbered(split.group([o.pair.name for o in judge], [o.sketch for o in judge]), len(judge))
+        judge_groups = _numbered(_grouped(valid, judge, split.LEAST_HELD_OUT, say), len(judge))
         if len(set(judge_groups)) < split.LEAST_HELD_OUT:
             raise ImageError(
                 f"{valid}: {len(set(judge_groups))} different pictures, too few to be certain of a gain; "
@@ -113,14 +121,17 @@ def find_sources(
         )
     say(f"{len(train)} pictures to train on, {len(choose)} to choose by, {len(judge)} to judge by")
 
-    kept: list[_Looked] = []
     guards: list[_Looked] = []
+    kept: list[Pair] = [] if general is None else find_pairs(general, scale)
+    kept_groups = list(range(len(kept)))
     if guard is not None:
         found = _find(guard, scale, say)
-        others = _look(guard, found, scale, max(WINDOW, training_window(len(found), recipe, scale)), say)
+        guard_window = _training_window(len(found), recipe, scale)
+        others = _look(guard, found, scale, max(WINDOW, guard_window), say)
         others = _without(others, looked + judging, guard, "shows what a picture to adapt to shows", say)
-        guards, first, second, _ = _divide(recipe, guard, others, say)
-        kept = first if first is second else first + second
+        (trained, first, second), numbers = _divide(recipe, guard, others, say)
+        guards, held = [others[n] for n in trained], sorted({*first, *second})
+        kept, kept_groups = [others[n].pair for n in held], [numbers[n] for n in held]
         say(f"{len(guards)} guard pictures to train on, {len(kept)} to see what is forgotten")
     return Sources(
         [one.pair for one in train],
@@ -128,12 +139,14 @@ def find_sources(
         [one.pair for one in judge],
         judge_groups,
         [one.pair for one in guards],
-        [one.pair for one in kept] if guard or not general else find_pairs(general, scale),
+        kept,
+        kept_groups,
+        (window, guard_window),
         0.99 if choose is judge else 0.95,
     )
 
 
-def training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
+def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
     """Of so many pictures the middle that is trained on, HR pixels high and wide, a multiple of the scale.
 
     All decoded they take about 4 GB of disk up to some 5,000 pictures (at patches of 256), and 0.8 MB each beyond.
@@ -179,22 +192,24 @@ def _look(
 
 def _divide(
     recipe: AdaptRecipe, folder: Path, looked: Sequence[_Looked], say: Say
-) -> tuple[list[_Looked], list[_Looked], list[_Looked], list[int]]:
-    """To train on, to choose by, to judge by (the same list where there are few), and the groups of the last."""
+) -> tuple[tuple[list[int], list[int], list[int]], list[int]]:
+    """Positions to train on, to choose by and to judge by, as `split.hold_out`; and of each position its group."""
+    groups = _grouped(folder, looked, split.LEAST, say)
+    try:
+        return split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed), _numbered(groups, len(looked))
+    except ImageError as error:
+        raise ImageError(f"{folder}: {error}") from error
+
+
+def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> list[list[int]]:
+    """Crops of one picture together; by content alone, where names make too few groups or one of more than half."""
     names, sketches = [one.pair.name for one in looked], [one.sketch for one in looked]
     groups = split.group(names, sketches)
-    if 2 * max(len(g) for g in groups) > len(looked):
+    if len(groups) < least or 2 * max(len(g) for g in groups) > len(looked):
         named, groups = groups, split.group(names, sketches, by_name=False)
         if groups != named:
             say(f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared")
-    try:
-        train, choose, judge = split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed)
-    except ImageError as error:
-        raise ImageError(f"{folder}: {error}") from error
-    numbers = _numbered(groups, len(looked))
-    first, second = ([looked[n] for n in part] for part in (train, choose))
-    third = second if choose is judge else [looked[n] for n in judge]
-    return first, second, third, [numbers[n] for n in judge]
+    return groups
 
 
 def _numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:

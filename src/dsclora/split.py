@@ -60,7 +60,8 @@ def _hashes(picture: Uint8) -> npt.NDArray[np.uint64]:
             length *= 2
         areas = areas.T
     mixed = (areas ^ (areas >> np.uint64(31))).ravel() * np.uint64(0x94D049BB133111EB)
-    kept: npt.NDArray[np.uint64] = mixed[mixed % np.uint64(_DENSITY) == 0]
+    # black areas, whose hash is 0, show nothing
+    kept: npt.NDArray[np.uint64] = mixed[(mixed % np.uint64(_DENSITY) == 0) & (mixed != 0)]
     return kept
 
 
@@ -96,11 +97,12 @@ def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_n
     hashes = np.concatenate([*(sketches[n] for n in different), np.zeros(0, np.uint64)])
     owners = np.repeat(different, [len(sketches[n]) for n in different])
     order = np.argsort(hashes, kind="stable")
-    starts = np.flatnonzero(np.diff(hashes[order], prepend=np.uint64(0))) if len(hashes) else order
+    hashes, owners = hashes[order], owners[order]
+    starts = np.flatnonzero(np.diff(hashes, prepend=~hashes[:1]))
+    lengths = np.diff(starts, append=len(hashes))
     common: Counter[tuple[int, int]] = Counter()
-    for same in np.split(owners[order], starts):
-        if 2 <= len(same) <= _COMMON:
-            common.update(itertools.combinations(same.tolist(), 2))
+    for run in np.flatnonzero((lengths >= 2) & (lengths <= _COMMON)):
+        common.update(itertools.combinations(owners[starts[run] :][: lengths[run]].tolist(), 2))
     for (a, b), count in common.items():
         if count >= _SHARED * min(len(sketches[a]), len(sketches[b])):
             parent[root(b)] = root(a)
