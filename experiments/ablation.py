@@ -90,7 +90,9 @@ def main() -> None:
     if given.teacher:
         teacher = weights.read(given.teacher)
         teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        (guard or store).add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
+        taught = [s for s in (store if guard is None or given.teach_own else None, guard) if s is not None]
+        for one in taught:
+            one.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
         plain = span.from_model(base)

@@ -38,7 +38,7 @@ class Sources:
         general_groups: as `judge_groups`.
         windows: of each picture to train on, and of each of the guard, the middle that is trained on, as `read_pair`.
         confidence: of the interval of the gain. Where the pictures to judge by have chosen the weights too, 0.99: of
-            twenty attempts without any gain the best passes 0.95 in 5 to 20 of 100 cases (simulated).
+            twenty attempts without any gain the best passes 0.95 in 4 to 24 of 100 cases (simulated).
     """
 
     train: list[Pair]
