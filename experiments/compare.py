@@ -2,13 +2,13 @@
 
     python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--json]
 
-A candidate is an adapter of the base or a model of its scale. With strengths, every adapter is measured at each of them
-too. Gains are paired, over pictures; the interval is `metrics.mean_interval`'s at 95 %.
+A candidate is an adapter of the base or a model of its size. With strengths, each is measured at them too: a model at
+strength s is base + s * (model - base). Gains are paired, over pictures; intervals are `metrics.mean_interval`'s.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,18 @@ class Row:
     ssim: float
     gain: float
     interval: tuple[float, float]
+
+
+def at(base: weights.Model, path: Path, strength: float) -> weights.Model:
+    """The base with so much of a candidate."""
+    if adapter.is_adapter(path):
+        return adapter.merge(base, [(adapter.read(path), strength)])
+    tuned = weights.read(path)
+    if strength == 1:
+        return tuned
+    return replace(
+        base, tensors={k: b + np.float32(strength) * (tuned.tensors[k] - b) for k, b in base.tensors.items()}
+    )
 
 
 def scores(model: weights.Model, folder: Path) -> list[evaluate.Score]:
@@ -61,12 +73,7 @@ def main() -> None:
     base = zoo.load(given.base)
     variants: list[tuple[str, float, weights.Model]] = [("base", 0.0, base)]
     for path in given.candidates:
-        if adapter.is_adapter(path):
-            update = adapter.read(path)
-            merged = [(s, adapter.merge(base, [(update, s)])) for s in [*given.strengths, 1.0]]
-            variants.extend((path.stem, strength, model) for strength, model in merged)
-        else:
-            variants.append((path.stem, 1.0, weights.read(path)))
+        variants.extend((path.stem, strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
     for folder in given.on:
         before: list[float] = []
         for name, strength, model in variants:

@@ -163,7 +163,10 @@ def test_import_inspect_models(tmp_path: Path) -> None:
         "imported_from": "foreign.safetensors"
     }
     assert "x4, 26 channels, 130,828 parameters" in dsclora_("models").stdout
-    assert parsed(dsclora_("models", "--json"))["default"] == zoo.DEFAULT
+    assert "span-x4-docs: adapter of span-x4, +" in dsclora_("models").stdout
+    listed = parsed(dsclora_("models", "--json"))
+    assert listed["default"] == zoo.DEFAULT
+    assert [row["name"] for row in listed["adapters"]] == zoo.adapter_names()
     assert "channels       26" in dsclora_("inspect", "span-x4").stdout
 
 

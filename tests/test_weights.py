@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from conftest import random_model
-from dsclora import span, weights, zoo
+from dsclora import adapter, span, weights, zoo
 from dsclora.errors import ModelError, OutputError
 from dsclora.weights import Model
 
@@ -244,5 +244,10 @@ def test_the_bundled_models_are_sound() -> None:
         bundled = zoo.load(name)
         assert bundled.training, name
         assert (Path(zoo.__file__).parent / f"{name}.md").exists(), "every model has a card"
+    for name in zoo.adapter_names():
+        fitting = zoo.load_adapter(name)
+        adapter.check_fits(fitting, zoo.load(str(fitting.training["base"])))
+        assert fitting.training["result"]["accepted"], name
+        assert (Path(zoo.__file__).parent / "adapters" / f"{name}.md").exists(), "every adapter has a card"
     with pytest.raises(ModelError, match="no bundled model"):
         zoo.load("span-x9")

@@ -609,19 +609,23 @@ def inspect(
 
 @app.command()
 def models(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
-    """List the bundled models.
+    """List the bundled models, and the adapters of them.
 
     Example: dsclora models
     """
-    from dsclora import weights, zoo
+    from dsclora import adapter, weights, zoo
 
     rows = [weights.describe(zoo.load(name)) for name in zoo.names()]
+    adapters = [adapter.describe(zoo.load_adapter(name)) for name in zoo.adapter_names()]
     if as_json:
-        _print_json({"default": zoo.DEFAULT, "models": rows})
-    else:
-        for row in rows:
-            mark = " (default)" if row["name"] == zoo.DEFAULT else ""
-            print(f"{row['name']}{mark}: x{row['scale']}, {row['channels']} channels, {row['parameters']:,} parameters")
+        _print_json({"default": zoo.DEFAULT, "models": rows, "adapters": adapters})
+        return
+    for row in rows:
+        mark = " (default)" if row["name"] == zoo.DEFAULT else ""
+        print(f"{row['name']}{mark}: x{row['scale']}, {row['channels']} channels, {row['parameters']:,} parameters")
+    for row in adapters:
+        gain = row["training"]["result"]["held_out"]["gain"]
+        print(f"{row['name']}: adapter of {row['training']['base']}, {gain:+.2f} dB on pictures of its kind")
 
 
 @app.command()
