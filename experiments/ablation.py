@@ -81,14 +81,17 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     base = weights.read(given.base)
+    told = given.teacher or (
+        given.base if given.guard else None
+    )  # with a guard the base can teach, as in `dsclora adapt`
     border = metrics.protocol("classic-y", base.scale).border
     sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, given.guard, say=print)
     valid = list(read_for_validation(sources.choose, base.scale, border))
     store = open_store(sources.train, base.scale, given.out / "pictures", print)
     guard = open_store(sources.guard, base.scale, given.out / "guard", print) if sources.guard else None
     teaching = None
-    if given.teacher:
-        teacher = weights.read(given.teacher)
+    if told:
+        teacher = weights.read(told)
         teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         taught = [s for s in (store if guard is None or given.teach_own else None, guard) if s is not None]
         for one in taught:
@@ -137,7 +140,7 @@ def train(
         clip=1.0,
         validate_every=250,
         checkpoint_every=250,
-        identity=name,
+        identity=json.dumps([name, {k: str(v) for k, v in vars(given).items() if k not in ("rows", "out")}]),
         resume=True,
         validate_first=True,
     )

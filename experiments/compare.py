@@ -3,7 +3,7 @@
     python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--json]
 
 A candidate is an adapter of the base or a model of its size. With strengths, each is measured at them too: a model at
-strength s is base + s * (model - base). Gains are paired, over pictures; intervals are `metrics.mean_interval`'s.
+strength s is base + s * (model - base). Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsclora import adapter, evaluate, metrics, weights, zoo
+from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
 from dsclora.engines import open_engine
 from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs
@@ -42,6 +42,13 @@ def at(base: weights.Model, path: Path, strength: float) -> weights.Model:
     return replace(
         base, tensors={k: b + np.float32(strength) * (tuned.tensors[k] - b) for k, b in base.tensors.items()}
     )
+
+
+def crops(names: list[str]) -> list[int]:
+    """Of each picture a number that is the same for crops of one picture, told by their names."""
+    groups = split.group(names, [np.zeros(0, np.uint64)] * len(names))
+    numbers = {member: number for number, members in enumerate(groups) for member in members}
+    return [numbers[n] for n in range(len(names))]
 
 
 def scores(model: weights.Model, folder: Path) -> list[evaluate.Score]:
@@ -73,21 +80,22 @@ def main() -> None:
     base = zoo.load(given.base)
     variants: list[tuple[str, float, weights.Model]] = [("base", 0.0, base)]
     for path in given.candidates:
-        variants.extend((path.stem, strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
+        variants.extend((str(path), strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
     for folder in given.on:
         before: list[float] = []
         for name, strength, model in variants:
             found = scores(model, folder)
             psnr, ssim = evaluate.mean(found)
-            before = before or [s.psnr for s in found]
-            gains = [s.psnr - b for s, b in zip(found, before, strict=True)]
-            row = Row(name, strength, folder.name, psnr, ssim, float(np.mean(gains)), metrics.mean_interval(gains))
+            after, names = [s.psnr for s in found], [s.name for s in found]
+            before = before or after
+            change = adapt.Change(0.95, names, before, after, crops(names))
+            row = Row(name, strength, str(folder), psnr, ssim, change.gain, change.interval)
             low, high = row.interval
             if given.json:
                 print(json.dumps(vars(row)), flush=True)
             else:
                 print(
-                    f"{name:24} {strength:4.2f}  {row.folder:12} {psnr:7.3f} dB  {ssim:.4f}  "
+                    f"{Path(name).stem:24} {strength:4.2f}  {row.folder[-24:]:24} {psnr:7.3f} dB  {ssim:.4f}  "
                     f"{row.gain:+.3f} ({low:+.3f} to {high:+.3f})",
                     flush=True,
                 )

@@ -185,11 +185,13 @@ def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     assert protocol.seen(hr, hr) == metrics.INVISIBLE == 50
     r = recipe()
     sources = find_sources(r, pictures, 2)
-    for pair in sources.judge[:2]:
-        save(pair.hr, np.full((64, 64, 3), 128, np.uint8))
-    outcome = run(r, random_model(2, 6), pictures, tmp_path / "run")
-    assert all(math.isfinite(g) for g in outcome.change.gains)
-    assert outcome.accepted
+    assert sources.choose == sources.judge
+    save(sources.judge[0].hr, np.zeros((64, 64, 3), np.uint8))
+    mute = random_model(2, 6)  # makes any picture black, so that the blank one is exact
+    mute = replace(mute, tensors={k: np.zeros_like(v) if "upsampler" in k else v for k, v in mute.tensors.items()})
+    outcome = adapt.adapt(r, mute, sources, tmp_path / "run")
+    assert outcome.change.before[0] == metrics.INVISIBLE
+    assert all(math.isfinite(x) for x in (*outcome.change.after, *outcome.change.interval))
 
 
 def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_path: Path) -> None:
@@ -206,6 +208,7 @@ def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_p
     store = open_store(pairs, 2, tmp_path / "s", reduce=reduce, copies=3)
     store.add_teacher("t", double, undegraded=True)
     assert len(seen) == len(pairs) == len(store) // 3
+    assert all(np.array_equal(lr, imresize(store.hr(3 * n), 0.5)) for n, lr in enumerate(seen)), "not the degraded ones"
     stored = np.fromfile(tmp_path / "s" / "teacher-t.u8", np.uint8)
     assert np.array_equal(stored, np.concatenate([double(lr).ravel() for lr in seen[: len(pairs)] for _ in range(3)]))
 
@@ -487,6 +490,7 @@ def test_the_bootstrap_accepts_nothing_gained_no_oftener_than_it_says(
     lows = [metrics.mean_interval(row.tolist(), confidence)[0] for row in draws]
     assert np.mean([low > 0 for low in lows]) <= most + 2 * math.sqrt(most / 500)
     assert metrics.mean_interval([0.25] * count, confidence) == (0.25, 0.25)
+    assert metrics.mean_interval([0.125] * (count - 1) + [-0.5], confidence)[0] < 0, "equal ones prove nothing"
 
 
 def test_crops_of_one_picture_are_no_evidence_for_each_other() -> None:
@@ -567,7 +571,7 @@ def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: 
     assert "Rejected" in (tmp_path / "mine.rejected.html").read_text()
 
 
-def test_wrong_usage(pictures: Path, tmp_path: Path) -> None:
+def test_wrong_usage(pictures: Path, model_file: Path, tmp_path: Path) -> None:
     done = cli(pictures, "-o", tmp_path / "x.html")
     assert done.returncode == 2
     assert "ends in .safetensors" in done.stderr
@@ -575,7 +579,9 @@ def test_wrong_usage(pictures: Path, tmp_path: Path) -> None:
         (["--minutes", 1, "--iterations", 5], "exclude each other"),
         (["--minutes", -1], "must be positive"),
         (["--recipe", tmp_path / "none.toml"], "cannot be read"),
+        (["--base", model_file, "--teacher", "span-x4"], "the teacher enlarges x4"),
     ):
         done = cli(pictures, "-o", tmp_path / "x.safetensors", *arguments)
         assert done.returncode == 2
         assert reason in done.stderr
+        assert "looking at" not in done.stderr

@@ -34,7 +34,7 @@ Whole = list[tuple[Uint8, Uint8]]
 
 @dataclass(frozen=True)
 class Change:
-    """What an adapter does to a set of pictures, classic-y.
+    """What an adapter does to a set of pictures, classic-y as `Protocol.seen`.
 
     Attributes:
         confidence: of the interval.
@@ -178,9 +178,9 @@ def adapt(
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
                 engine = Torch(teacher)
                 for target in taught:
-                    degraded = undegraded and target is store
-                    name = teacher.fingerprint[:16] + ("-undegraded" if degraded else "")
-                    target.add_teacher(name, partial(enlarge, engine, border="zero"), degraded)
+                    plainly = undegraded and target is store
+                    name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
+                    target.add_teacher(name, partial(enlarge, engine, border="zero"), plainly)
         if plan is None:
             validations = recipe.validations
             if end is not None:
@@ -193,8 +193,8 @@ def adapt(
 
     if start is not None and start.training.get("data", {}).get("sha256") != store.fingerprint():
         say(
-            f"{start.name} was trained on other pictures than these; if some are held out now, the gain is flattered: "
-            "judge by new ones, with --valid"
+            f"{start.name} was not trained on exactly these pictures; unless those to judge by are new to it, the gain "
+            "is flattered"
         )
     stages = _scaled(recipe.stages, plan.factor)
     steps = sum(stage.iterations for stage in stages)
@@ -321,7 +321,7 @@ def judge(
         general = change(sources.general, sources.general_groups, None, 0)
     accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
     result = {
-        "protocol": "classic-y",
+        "protocol": f"classic-y, at most {metrics.INVISIBLE:g} dB a picture",
         "held_out": held.describe(),
         "general": general.describe() if general else None,
         "accepted": accepted,

@@ -152,13 +152,13 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     if sample.size < 8:
         half = _STUDENT[confidence][sample.size - 2] * error
         return mean - half, mean + half
+    if not error:
+        return mean, mean
     random = np.random.default_rng(seed)
     draws = sample[random.integers(sample.size, size=(10_000, sample.size))]
     errors = draws.std(1, ddof=1) / math.sqrt(sample.size)
-    told = errors > 0  # a draw of one value alone has no spread
-    if not told.any():
-        return mean, mean
-    ratios = (draws[told].mean(1) - mean) / errors[told]
+    # a draw of one value alone has no spread: its ratio is as good as infinite, not left out
+    ratios = (draws.mean(1) - mean) / np.maximum(errors, 1e-9 * error)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return mean - float(high) * error, mean - float(low) * error
 

@@ -202,13 +202,16 @@ def _divide(
 
 
 def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> list[list[int]]:
-    """Crops of one picture together; by content alone, where names make too few groups or one of more than half."""
+    """Crops of one picture together. Names are believed, unless they make too few groups or one of more than half."""
     names, sketches = [one.pair.name for one in looked], [one.sketch for one in looked]
     groups = split.group(names, sketches)
     if len(groups) < least or 2 * max(len(g) for g in groups) > len(looked):
-        named, groups = groups, split.group(names, sketches, by_name=False)
+        named, groups = groups, split.group(names, sketches, by_name="crops")
         if groups != named:
-            say(f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared")
+            say(
+                f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared "
+                "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)"
+            )
     return groups
 
 
@@ -224,7 +227,7 @@ def _numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:
 def _without(looked: list[_Looked], others: list[_Looked], folder: Path, why: str, say: Say) -> list[_Looked]:
     """Those that share no content with others."""
     everything = [*looked, *others]
-    groups = split.group([o.pair.name for o in everything], [o.sketch for o in everything], by_name=False)
+    groups = split.group([o.pair.name for o in everything], [o.sketch for o in everything], by_name="no")
     shared = {member for members in groups if max(members) >= len(looked) for member in members}
 
     kept = [one for number, one in enumerate(looked) if number not in shared]

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,26 +53,32 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
 
 def _hashes(picture: Uint8) -> npt.NDArray[np.uint64]:
     rgb = picture.astype(np.uint64)
-    areas = rgb[..., 0] * np.uint64(0x9E3779B97F4A7C15) + rgb[..., 1] * np.uint64(0xC2B2AE3D27D4EB4F) + rgb[..., 2]
+    pixels = rgb[..., 0] * np.uint64(0x9E3779B97F4A7C15) + rgb[..., 1] * np.uint64(0xC2B2AE3D27D4EB4F) + rgb[..., 2]
+    areas, flat = pixels, 1
     for multiplier in (0xD6E8FEB86659FD93, 0xA0761D6478BD642F):
         length = 1
         while length < _SIDE:  # polynomial hashes of windows, by doubling: 1, 2, 4 .. 64 pixels; then of the other axis
             areas = areas[:-length] + areas[length:] * np.uint64(pow(multiplier, length, 2**64))
             length *= 2
         areas = areas.T
+        flat = flat * sum(pow(multiplier, n, 2**64) for n in range(_SIDE)) % 2**64
     mixed = (areas ^ (areas >> np.uint64(31))).ravel() * np.uint64(0x94D049BB133111EB)
-    # black areas, whose hash is 0, show nothing
-    kept: npt.NDArray[np.uint64] = mixed[(mixed % np.uint64(_DENSITY) == 0) & (mixed != 0)]
+    shows_something = (areas != pixels[: areas.shape[0], : areas.shape[1]] * np.uint64(flat)).ravel()  # not one colour
+    kept: npt.NDArray[np.uint64] = mixed[(mixed % np.uint64(_DENSITY) == 0) & shows_something]
     return kept
 
 
-def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_name: bool = True) -> list[list[int]]:
+def group(
+    names: Sequence[str],
+    sketches: Sequence[npt.NDArray[np.uint64]],
+    by_name: Literal["numbers", "crops", "no"] = "numbers",
+) -> list[list[int]]:
     """Which pictures belong together.
 
     Args:
         names: without suffix.
         sketches: of each, from `sketch`.
-        by_name: numbered names count too.
+        by_name: which names tell crops of one picture: all numbered ones, or those that say so (`0801_s001`), or none.
 
     Returns:
         the groups, each a list of positions; in order of their first members.
@@ -83,10 +90,10 @@ def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_n
             parent[n] = n = parent[parent[n]]
         return n
 
-    if by_name:
+    if by_name != "no":
         first: dict[str, int] = {}
         for number, name in enumerate(names):
-            stem = _series(name)
+            stem = _series(name, by_name == "crops")
             if stem is not None:
                 parent[root(number)] = root(first.setdefault(stem, number))
     unique: dict[bytes, int] = {}
@@ -112,8 +119,10 @@ def group(names: Sequence[str], sketches: Sequence[npt.NDArray[np.uint64]], by_n
     return sorted(groups.values())
 
 
-def _series(name: str) -> str | None:
+def _series(name: str, crops: bool) -> str | None:
     """What numbered crops of one picture have in common, or None: `0801_s001` gives `0801`, `IMG_0001` nothing."""
+    if crops:
+        return name.rpartition("_s")[0] if re.fullmatch(r".+_s\d+", name) else None
     found = re.fullmatch(r"(.*\d.*?)[-_ .(]+(?:[a-z]{0,5}\d+[-_x]?){1,3}\)?", name, re.IGNORECASE)
     return found[1] if found else None
 
