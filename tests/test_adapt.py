@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import photo, random_model, save
+from conftest import ROOT, photo, random_model, save
 from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
 from dsclora.degrade import degrade
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
@@ -386,6 +386,11 @@ def test_the_bundled_recipe_is_the_authors_two_stages() -> None:
     r = recipes.load_adapt(zoo.adapt_recipe())
     assert [stage.patch for stage in r.stages] == [192, 256]
     assert tuple(convlora.Target(x.convs, x.rank, x.alpha) for x in r.lora) == convlora.LAYERED
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda p: p.name)
+def test_the_recipes_of_the_experiments_are_valid(path: Path) -> None:
+    assert recipes.load_adapt(path).stages
 
 
 def test_degradations() -> None:
