@@ -21,7 +21,7 @@ from torch import nn
 
 from dsclora import adapt, convlora, fit, metrics, span, weights, zoo
 from dsclora.convlora import LAYERED, Target
-from dsclora.objective import Objective
+from dsclora.objective import Objective, taught
 from dsclora.pairs import PairStore, open_store, read_for_validation
 from dsclora.recipes import AdaptRecipe, Lora, load_adapt
 from dsclora.sources import find_sources
@@ -81,20 +81,18 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     base = weights.read(given.base)
-    told = given.teacher or (
-        given.base if given.guard else None
-    )  # with a guard the base can teach, as in `dsclora adapt`
+    # with a guard the base can teach, as in `dsclora adapt`
+    teaches = given.teacher or (given.base if given.guard else None)
     border = metrics.protocol("classic-y", base.scale).border
     sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, given.guard, say=print)
     valid = list(read_for_validation(sources.choose, base.scale, border))
     store = open_store(sources.train, base.scale, given.out / "pictures", print)
     guard = open_store(sources.guard, base.scale, given.out / "guard", print) if sources.guard else None
     teaching = None
-    if told:
-        teacher = weights.read(told)
+    if teaches:
+        teacher = weights.read(teaches)
         teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        taught = [s for s in (store if guard is None or given.teach_own else None, guard) if s is not None]
-        for one in taught:
+        for one in taught(store, guard, given.teach_own):
             one.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()

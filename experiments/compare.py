@@ -47,10 +47,7 @@ def at(base: weights.Model, path: Path, strength: float) -> weights.Model:
 def crops(names: list[str]) -> list[int]:
     """Of each picture a number that is the same for crops of one, told by names unless most of them are alike."""
     groups = split.group(names, [np.zeros(0, np.uint64)] * len(names))
-    if 2 * max(len(members) for members in groups) > len(names):
-        return list(range(len(names)))
-    numbers = {member: number for number, members in enumerate(groups) for member in members}
-    return [numbers[n] for n in range(len(names))]
+    return list(range(len(names))) if split.alike(groups, 1) else split.numbered(groups, len(names))
 
 
 def scores(model: weights.Model, folder: Path) -> list[evaluate.Score]:

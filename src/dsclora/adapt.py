@@ -21,7 +21,7 @@ from dsclora.degrade import degrade
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
-from dsclora.objective import Objective
+from dsclora.objective import Objective, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
 from dsclora.recipes import AdaptRecipe, Stage
 from dsclora.sources import WINDOW, Sources
@@ -170,14 +170,14 @@ def adapt(
         factor = 1.0 if iterations is None else iterations / sum(stage.iterations for stage in recipe.stages)
         cached = False
         if teacher is not None and teaching is not None:
-            taught = [s for s in (store if guard is None or recipe.teach_own else None, guard) if s is not None]
-            undegraded = bool(recipe.degrade) and store in taught
+            asked = taught(store, guard, recipe.teach_own)
+            undegraded = bool(recipe.degrade) and store in asked
             left = end - time.perf_counter() if end is not None else None
-            cached = plan.cached if plan else _is_cached(recipe, teaching, taught, undegraded, left, factor)
+            cached = plan.cached if plan else _is_cached(recipe, teaching, asked, undegraded, left, factor)
             if cached:
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
                 engine = Torch(teacher)
-                for target in taught:
+                for target in asked:
                     plainly = undegraded and target is store
                     name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
                     target.add_teacher(name, partial(enlarge, engine, border="zero"), plainly)
@@ -364,7 +364,9 @@ def _check_taps(
     if not any(stage.affinity_weight for stage in recipe.stages):
         return
     if recipe.degrade and (recipe.teach_own or not guarded):
-        raise RecipeError("affinity_weight: features of degraded pictures teach nothing; leave it out, or add a guard")
+        raise RecipeError(
+            "affinity_weight: features of degraded pictures teach nothing; leave it out, or add a guard (not teach_own)"
+        )
     if not taps:
         raise RecipeError("affinity.taps: no SConvLB to take features from (three adapted convs of a block); name taps")
     for module in (net, teacher):
@@ -424,7 +426,7 @@ def _shrink_patches(
 
 
 def _is_cached(
-    recipe: AdaptRecipe, teacher: nn.Module, taught: list[PairStore], undegraded: bool, seconds: float | None,
+    recipe: AdaptRecipe, teacher: nn.Module, stores: list[PairStore], undegraded: bool, seconds: float | None,
     factor: float,
 ) -> bool:  # fmt: skip
     """Whether the teacher enlarges the stores' pictures once, instead of the patches of every step.
@@ -436,11 +438,11 @@ def _is_cached(
         return True
     if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False
-    scale, pixels = taught[0].scale, sum(store.pixels for store in taught)
+    scale, pixels = stores[0].scale, sum(store.pixels for store in stores)
     if seconds is None:
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
         return pixels <= factor * sum(areas)
-    run, sample = span.as_function(teacher), taught[0].lr(0)[:128, :128]
+    run, sample = span.as_function(teacher), stores[0].lr(0)[:128, :128]
     return _seconds(lambda: run(sample)) * pixels / (sample.size / 3) <= seconds / 3
 
 

@@ -13,6 +13,13 @@ from dsclora.pairs import PairStore
 from dsclora.recipes import AdaptRecipe, Stage
 
 
+def taught(store: PairStore, guard: PairStore | None, teach_own: bool) -> list[PairStore]:
+    """The stores whose pictures a teacher is asked about: the guard alone where there is one, unless `teach_own`."""
+    if guard is None:
+        return [store]
+    return [store, guard] if teach_own else [guard]
+
+
 class Objective:
     """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
 

@@ -1,7 +1,7 @@
 """Which pictures an adaptation trains on, chooses by and judges by; all are looked at before anything is trained."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def find_sources(
         if len(drawn) > MOST_HELD_OUT:
             say(f"{valid}: {len(judging)} of {len(drawn)} pictures are judged by")
         choose = judge = sorted(judging, key=lambda one: str(one.pair.hr))
-        judge_groups = _numbered(_grouped(valid, judge, split.LEAST_HELD_OUT, say), len(judge))
+        judge_groups = split.numbered(_grouped(valid, judge, split.LEAST_HELD_OUT, say), len(judge))
         if len(set(judge_groups)) < split.LEAST_HELD_OUT:
             raise ImageError(
                 f"{valid}: {len(set(judge_groups))} different pictures, too few to be certain of a gain; "
@@ -196,7 +196,7 @@ def _divide(
     """Positions to train on, to choose by and to judge by, as `split.hold_out`; and of each position its group."""
     groups = _grouped(folder, looked, split.LEAST, say)
     try:
-        return split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed), _numbered(groups, len(looked))
+        return split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed), split.numbered(groups, len(looked))
     except ImageError as error:
         raise ImageError(f"{folder}: {error}") from error
 
@@ -205,7 +205,7 @@ def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> l
     """Crops of one picture together. Names are believed, unless they make too few groups or one of more than half."""
     names, sketches = [one.pair.name for one in looked], [one.sketch for one in looked]
     groups = split.group(names, sketches)
-    if len(groups) < least or 2 * max(len(g) for g in groups) > len(looked):
+    if split.alike(groups, least):
         named, groups = groups, split.group(names, sketches, by_name="crops")
         if groups != named:
             say(
@@ -213,15 +213,6 @@ def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> l
                 "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)"
             )
     return groups
-
-
-def _numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:
-    """Of each position the number of its group."""
-    numbers = [0] * count
-    for number, members in enumerate(groups):
-        for member in members:
-            numbers[member] = number
-    return numbers
 
 
 def _without(looked: list[_Looked], others: list[_Looked], folder: Path, why: str, say: Say) -> list[_Looked]:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,10 @@ _DENSITY = 1024  # one area in so many is remembered
 _SHARED = 0.15  # of the smaller sketch; running heads and margins of pages make less
 _COMMON = 64  # areas found in more different pictures than that say nothing
 _BAND = 512  # rows hashed at a time: 100 bytes of memory for each of their pixels
+_NUMBERED = {  # names of crops of one picture: `0801_s001` gives `0801`, `IMG_0001` nothing
+    "numbers": re.compile(r"(.*\d.*?)[-_ .(]+(?:[a-z]{0,5}\d+[-_x]?){1,3}\)?", re.IGNORECASE),
+    "crops": re.compile(r"(.+)_s\d+"),
+}
 LEAST = 6
 """Fewer different pictures cannot be divided."""
 
@@ -93,9 +97,8 @@ def group(
     if by_name != "no":
         first: dict[str, int] = {}
         for number, name in enumerate(names):
-            stem = _series(name, by_name == "crops")
-            if stem is not None:
-                parent[root(number)] = root(first.setdefault(stem, number))
+            if told := _NUMBERED[by_name].fullmatch(name):
+                parent[root(number)] = root(first.setdefault(told[1], number))
     unique: dict[bytes, int] = {}
     for number, one in enumerate(sketches):
         if len(one):
@@ -119,12 +122,18 @@ def group(
     return sorted(groups.values())
 
 
-def _series(name: str, crops: bool) -> str | None:
-    """What numbered crops of one picture have in common, or None: `0801_s001` gives `0801`, `IMG_0001` nothing."""
-    if crops:
-        return name.rpartition("_s")[0] if re.fullmatch(r".+_s\d+", name) else None
-    found = re.fullmatch(r"(.*\d.*?)[-_ .(]+(?:[a-z]{0,5}\d+[-_x]?){1,3}\)?", name, re.IGNORECASE)
-    return found[1] if found else None
+def alike(groups: Sequence[Sequence[int]], least: int) -> bool:
+    """Whether names that make these groups are too much alike to be believed: fewer than `least`, or one of half."""
+    return len(groups) < least or 2 * max(len(g) for g in groups) > sum(len(g) for g in groups)
+
+
+def numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:
+    """Of each of `count` positions the number of its group."""
+    numbers = [0] * count
+    for number, members in enumerate(groups):
+        for member in members:
+            numbers[member] = number
+    return numbers
 
 
 def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tuple[list[int], list[int], list[int]]:
