@@ -88,6 +88,21 @@ def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     assert outcome.model.sha256 != alone.model.sha256
 
 
+def test_it_starts_where_another_model_is(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    text = RECIPE.replace("warmup = 4", "").replace("2e-3", "1e-9").replace("1e-3", "1e-9")
+    first = pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "a")
+    again = pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "b", start=first.model)
+    assert again.psnr == pytest.approx(first.psnr, abs=0.05)  # 24 steps of at most 1e-6
+    assert again.model.training["start_sha256"] == first.model.sha256
+    with pytest.raises(TrainingError, match="another recipe"):
+        pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "b", resume=True)
+    with pytest.raises(RecipeError, match="has 8 channels, the recipe asks for 6"):
+        pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "c", start=random_model(2, 8))
+    moved = replace(first.model, mean=(0.0, 0.0, 0.0))
+    with pytest.raises(RecipeError, match="not SPAN's mean"):
+        pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "c", start=moved)
+
+
 TRAIN = """
 import sys; from pathlib import Path; import torch; torch.set_num_threads(1)
 from dsclora import pretrain, recipes

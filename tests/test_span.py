@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from conftest import random_model
 from dsclora import span
 
 
@@ -67,3 +68,26 @@ def test_spread_lets_every_conv_answer_alike() -> None:
     span.spread(net, lr, 1.5)
     net(lr)
     assert all(value == pytest.approx(1.5, rel=1e-3) for name, value in answers.items() if name != "conv_1")
+
+
+def test_expand_and_collapse_return_the_model() -> None:
+    torch.manual_seed(0)
+    model = random_model(3, 8)
+    net = span.SpanTrain(8, 3, range=model.range)
+    span.expand(net, model)
+    back = span.collapse(net).state_dict()
+    for key, tensor in model.tensors.items():
+        assert torch.allclose(back[key], torch.from_numpy(tensor), rtol=1e-4, atol=1e-5), key
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(4, 2), (2, 4), (6, 3)])
+def test_expand_to_another_scale_reduces_or_repeats_sub_pixels(given: int, wanted: int) -> None:
+    torch.manual_seed(0)
+    model = random_model(given, 8)
+    net = span.SpanTrain(8, wanted, range=model.range)
+    span.expand(net, model)
+    lr = torch.rand(1, 3, 9, 11)
+    with torch.inference_mode():
+        own = span.from_model(model)(lr)
+        of_size = functional.adaptive_avg_pool2d(own, (9 * wanted, 11 * wanted))
+        assert (net(lr) - of_size).abs().max() < 1e-4 * own.abs().max()

@@ -317,13 +317,16 @@ def pretrain(
     teacher: Annotated[
         str | None, typer.Option("--teacher", help="A larger model of the same scale, for pixel distillation.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", help="Begin with this model's weights: of the same width, any scale.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train a base model from scratch.
+    """Train a base model, from scratch or from another model's weights.
 
     Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
     """
@@ -341,11 +344,11 @@ def pretrain(
         torch.set_num_threads(threads)
     folder = output or Path("runs") / recipe.stem
     with Meter(sum(stage.iterations for stage in loaded.stages), "iteration") as meter:
-        start: list[int] = []
+        first: list[int] = []
 
         def report(p: fit.Progress) -> None:
-            start.append(p.step)
-            meter.at(p.step, p.step - start[0], f"{p.step}/{p.steps} loss {p.loss:.5f} best {p.best:.3f} dB")
+            first.append(p.step)
+            meter.at(p.step, p.step - first[0], f"{p.step}/{p.steps} loss {p.loss:.5f} best {p.best:.3f} dB")
             if p.score is not None or verbose:
                 score = f"  validation {p.score:.4f} dB (best {p.best:.4f})" if p.score is not None else ""
                 meter.say(
@@ -354,7 +357,15 @@ def pretrain(
                 )
 
         outcome = verb.pretrain(
-            loaded, train, valid, folder, zoo.load(teacher) if teacher else None, resume, report, meter.say
+            loaded,
+            train,
+            valid,
+            folder,
+            zoo.load(teacher) if teacher else None,
+            zoo.load(start) if start else None,
+            resume,
+            report,
+            meter.say,
         )
     if as_json:
         _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})

@@ -40,6 +40,7 @@ def pretrain(
     valid: Path,
     output: Path,
     teacher: weights.Model | None = None,
+    start: weights.Model | None = None,
     resume: bool = False,
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -51,12 +52,13 @@ def pretrain(
         train, valid: folders of HR pictures. The best weights are chosen by PSNR on `valid`.
         output: folder for the model, the checkpoint, the log and the decoded pictures.
         teacher: a larger model of the same scale, for the recipe's `teacher_weight`.
+        start: begin with this model's weights, `span.expand`ed, instead of fresh ones: of the same width, any scale.
         resume: go on from `output/checkpoint.pt`.
         report: called with the progress.
         say: called with a line of text for whatever else a user should know.
 
     Raises:
-        RecipeError: recipe and teacher do not fit each other.
+        RecipeError: recipe, teacher and start do not fit each other.
         TrainingError: as `fit.fit`.
         ImageError: a folder without usable pictures.
         OutputError: `output` holds another run, or cannot be written.
@@ -66,6 +68,10 @@ def pretrain(
         raise RecipeError("the recipe has a teacher_weight: name a teacher with --teacher")
     if teacher is not None and teacher.scale != recipe.network.scale:
         raise RecipeError(f"the teacher enlarges x{teacher.scale}, the recipe asks for x{recipe.network.scale}")
+    if start is not None and start.channels != recipe.network.channels:
+        raise RecipeError(f"{start.name} has {start.channels} channels, the recipe asks for {recipe.network.channels}")
+    if start is not None and start.mean != weights.SPAN_MEAN:
+        raise RecipeError(f"{start.name} subtracts {start.mean}, not SPAN's mean; training cannot begin with it")
     if not resume and (output / "checkpoint.pt").exists():
         raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
 
@@ -84,7 +90,9 @@ def pretrain(
 
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
-    if recipe.network.spread:
+    if start is not None:
+        span.expand(net, weights.with_range(start, recipe.network.range))
+    elif recipe.network.spread:
         first = store.batch(recipe.seed, 0, recipe.stages[0].batch, recipe.stages[0].patch // scale)
         span.spread(net, span.to_tensor(first.lr), recipe.network.spread)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -114,7 +122,7 @@ def pretrain(
         clip=recipe.clip,
         validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every,
-        identity=_identity(recipe, store, validation, teacher),
+        identity=_identity(recipe, store, validation, teacher, start),
         resume=resume,
         report=report,
         say=say,
@@ -124,6 +132,7 @@ def pretrain(
         "recipe": recipe.model_dump(by_alias=True),
         "pictures": len(store),
         "teacher_sha256": teacher.sha256 if distilling and teacher else None,
+        "start_sha256": start.sha256 if start else None,
         "validation": {"protocol": "classic-y", "pictures": len(validation), "psnr": round(psnr, 4)},
     }
     model = weights.with_range(span.to_model(fitted, training, recipe.license), weights.SPAN_RANGE)
@@ -137,10 +146,12 @@ def _identity(
     store: PairStore,
     validation: list[tuple[Uint8, Uint8]],
     teacher: weights.Model | None,
+    start: weights.Model | None,
 ) -> str:
     content = hashlib.sha256(json.dumps(recipe.model_dump(), sort_keys=True).encode())
     content.update(store.fingerprint().encode())
     for lr, hr in validation:
         content.update(lr.tobytes() + hr.tobytes())
     content.update((teacher.fingerprint if teacher else "").encode())
+    content.update((start.fingerprint if start else "").encode())
     return content.hexdigest()

@@ -152,6 +152,38 @@ def spread(net: Span, lr: Tensor, deviation: float) -> None:
             hook.remove()
 
 
+def expand(net: Span, plain: Model) -> None:
+    """Give a training form a plain model's function, in place; `collapse` takes it back, exactly but for rounding.
+
+    The outer 1x1 convs are drawn orthogonal, so that a step along the inner weights is a step of the same length along
+    the plain ones, and the 3x3 between them is solved for. A model of another scale lends everything but its pixel
+    shuffle conv as it is; of that the sub-pixels are averaged (or repeated), as if its picture were reduced by a box.
+
+    Args:
+        net: training form. Its mean and range hold; the model's must be the same.
+        plain: of the same channels.
+    """
+    state = {k: torch.from_numpy(v.copy()) for k, v in plain.tensors.items()}
+    with torch.no_grad():
+        for name, module in net.named_modules():
+            if isinstance(module, Conv3XC):
+                weight, bias = (state.pop(f"{name}.eval_conv.{kind}") for kind in ("weight", "bias"))
+                first, middle, last = module.conv
+                for outer in (first, last):
+                    nn.init.orthogonal_(outer.weight)
+                weight[:, :, 1, 1] -= module.sk.weight[:, :, 0, 0]
+                inverses = last.weight[:, :, 0, 0].T, first.weight[:, :, 0, 0].T
+                middle.weight.copy_(torch.einsum("mo,oiyx,in->mnyx", inverses[0], weight, inverses[1]))
+                last.bias += bias - module.merged()[1]
+        for kind in ("weight", "bias"):
+            key = f"upsampler.0.{kind}"
+            sub = state[key].view(3, plain.scale, plain.scale, -1).permute(0, 3, 1, 2)
+            sub = functional.adaptive_avg_pool2d(sub, net.scale).permute(0, 2, 3, 1)
+            state[key] = sub.reshape(-1, *state[key].shape[1:])
+        for key, value in state.items():
+            net.get_parameter(key).copy_(value)
+
+
 def collapse(net: Span) -> Span:
     """The plain network that computes the same function: every `Conv3XC` replaced by its one 3x3 conv.
 
