@@ -13,15 +13,16 @@ LAYERS = [
     ["errors"],
     ["files", "resize", "metrics", "tiles", "recipes", "meter"],
     ["image", "weights", "degrade"],
-    ["adapter", "graph", "sheets", "pairs", "losses", "span"],
+    ["adapter", "graph", "sheets", "pairs", "losses", "span", "parallel"],
     ["convlora", "fit", "objective", "page", "split", "zoo"],
     ["sources"],
     ["engines", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
     ["upscale", "evaluate", "pretrain", "adapt", "doctor"],
     ["cli"],
+    ["__main__"],
 ]
-TORCH = {"span", "convlora", "fit", "losses", "objective", "pretrain", "adapt", "engines.torch"}
+TORCH = {"span", "convlora", "fit", "losses", "objective", "parallel", "pretrain", "adapt", "engines.torch"}
 FACES = {"cli", "meter"}
 
 

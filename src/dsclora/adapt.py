@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dsclora import adapter as adapters
-from dsclora import convlora, files, fit, metrics, span, weights
+from dsclora import convlora, files, fit, metrics, parallel, span, weights
 from dsclora.degrade import degrade
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
@@ -124,6 +124,7 @@ def adapt(
     start: adapters.Adapter | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    device: torch.device | str = "cpu",
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -142,12 +143,13 @@ def adapt(
         start: an adapter of this base to go on from, instead of a new one; its ranks count.
         resume: go on from the folder's checkpoint; the budget is that of the first start.
         overwrite: give up the folder's run, where there is one, and begin anew.
+        device: to train on. Under `torchrun`, call it inside `parallel.joined`.
         report: called with the progress.
         say: called with a line of text for whatever else a user should know.
 
     Raises:
         RecipeError: recipe, base and teacher do not fit each other.
-        TrainingError: as `fit.fit`.
+        TrainingError: as `fit.fit` and `fit.check_shares`.
         ImageError: no usable pictures.
         OutputError: the folder holds another run, or cannot be written.
     """
@@ -156,13 +158,15 @@ def adapt(
     recipe, net, taps, teacher, teaching = _prepare(
         recipe, base, folder, teacher, bool(sources.guard), start, resume, overwrite
     )
+    net = net.to(device)
+    teaching = teaching.to(device) if teaching is not None else None
     trained, held_out = (partial(_reduce, recipe, base.scale, part) if recipe.degrade else None for part in (0, 1))
     try:
-        store, guard = _open_stores(recipe, sources, base.scale, folder, trained, say)
+        store, guard = parallel.in_turns(lambda: _open_stores(recipe, sources, base.scale, folder, trained, say))
         recipe, counts = _shrink_patches(recipe, [s for s in (store, guard) if s is not None], say)
         border = metrics.protocol("classic-y", base.scale).border
         choose = list(read_for_validation(sources.choose, base.scale, border, held_out, WINDOW))
-        objective = Objective(recipe, store, guard, teaching, taps)
+        objective = Objective(recipe, store, guard, teaching, taps, device)
         path = folder / "plan.json"
         plan = Plan(**json.loads(path.read_text())) if begun and resume and path.exists() else None
         if plan is not None and (minutes is not None or iterations is not None):
@@ -173,21 +177,22 @@ def adapt(
             asked = taught(store, guard, recipe.teach_own)
             undegraded = bool(recipe.degrade) and store in asked
             left = end - time.perf_counter() if end is not None else None
-            cached = plan.cached if plan else _is_cached(recipe, teaching, asked, undegraded, left, factor)
+            cached = parallel.decided(
+                lambda: plan.cached if plan else _is_cached(recipe, teaching, asked, undegraded, left, factor)
+            )
             if cached:
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
-                engine = Torch(teacher)
-                for target in asked:
-                    plainly = undegraded and target is store
-                    name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
-                    target.add_teacher(name, partial(enlarge, engine, border="zero"), plainly)
+                parallel.in_turns(
+                    partial(_teach, Torch(teacher, device=torch.device(device).type), teacher, store, asked, undegraded)
+                )
         if plan is None:
             validations = recipe.validations
             if end is not None:
-                factor, validations = _plan(recipe, net, objective, choose, sources, end)
+                factor, validations = parallel.decided(lambda: _plan(recipe, net, objective, choose, sources, end))
             plan = Plan(factor, validations, cached)
-            with files.replacing(path, overwrite=True) as temporary:
-                temporary.write_text(json.dumps(asdict(plan)))
+            if parallel.rank() == 0:
+                with files.replacing(path, overwrite=True) as temporary:
+                    temporary.write_text(json.dumps(asdict(plan)))
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 
@@ -334,8 +339,11 @@ def _suited(recipe: AdaptRecipe, base: weights.Model, teacher: weights.Model | N
     """Check a recipe against what is there; without a teacher its distillation terms are left out."""
     if teacher is not None and teacher.scale != base.scale:
         raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{base.scale}")
-    if guarded and any(not stage.hr_weight or stage.batch < 2 for stage in recipe.stages):
-        raise RecipeError("with a guard every stage needs an hr_weight, and a batch of 2 or more to share with it")
+    fit.check_shares([stage.batch for stage in recipe.stages])
+    if guarded and any(not stage.hr_weight or stage.batch < 2 * parallel.count() for stage in recipe.stages):
+        raise RecipeError(
+            "with a guard every stage needs an hr_weight, and a batch of 2 or more a process to share with it"
+        )
     if teacher is not None:
         return recipe
     if any(not stage.hr_weight for stage in recipe.stages):
@@ -423,6 +431,16 @@ def _shrink_patches(
             say(f"{missing} of {store.large(0)} pictures are smaller than a patch and are not trained on")
     stages = [stage.model_copy(update={"patch": size}) for size, stage in zip(sizes, recipe.stages, strict=True)]
     return recipe.model_copy(update={"stages": stages}), counts
+
+
+def _teach(
+    engine: Torch, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore], undegraded: bool
+) -> None:
+    """Let the teacher enlarge the pictures of stores, once."""
+    for target in asked:
+        plainly = undegraded and target is store
+        name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
+        target.add_teacher(name, partial(enlarge, engine, border="zero"), plainly)
 
 
 def _is_cached(

@@ -39,6 +39,9 @@ PrecisionOption = Annotated[
     Literal["fp32", "bf16"], typer.Option("--precision", help="bf16 is faster and costs about 0.01 dB.")
 ]
 DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option("--device", help="cuda and mps need PyTorch.")]
+TrainDeviceOption = Annotated[
+    Literal["cpu", "cuda"], typer.Option("--device", help="To train on; under torchrun, one GPU a process.")
+]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of the engine; all cores by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
@@ -311,6 +314,7 @@ def _or_none(value: float) -> float | None:
 
 @app.command()
 def pretrain(
+    ctx: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; see recipes/ in the repository.")],
     train: Annotated[Path, typer.Option("--train", help="Folder of HR pictures to train on.")],
     valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
@@ -322,6 +326,7 @@ def pretrain(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    device: TrainDeviceOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -329,11 +334,13 @@ def pretrain(
     """Train a base model, from scratch or from another model's weights.
 
     Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
+
+    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora pretrain ...
     """
     try:
         import torch
 
-        from dsclora import fit, recipes, zoo
+        from dsclora import fit, parallel, recipes, zoo
         from dsclora import pretrain as verb
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
@@ -342,8 +349,9 @@ def pretrain(
     loaded = recipes.load_pretrain(recipe)
     if threads is not None:
         torch.set_num_threads(threads)
+    own = ctx.with_resource(parallel.joined(device))
     folder = output or Path("runs") / recipe.stem
-    with Meter(sum(stage.iterations for stage in loaded.stages), "iteration") as meter:
+    with Meter(sum(stage.iterations for stage in loaded.stages), "iteration", quiet=parallel.rank() > 0) as meter:
         first: list[int] = []
 
         def report(p: fit.Progress) -> None:
@@ -364,9 +372,12 @@ def pretrain(
             zoo.load(teacher) if teacher else None,
             zoo.load(start) if start else None,
             resume,
+            own,
             report,
             meter.say,
         )
+    if parallel.rank() > 0:
+        return
     if as_json:
         _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})
     else:
@@ -375,6 +386,7 @@ def pretrain(
 
 @app.command()
 def adapt(
+    ctx: typer.Context,
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, or with HR/ and LRx4/ (or LRx2/, LRx3/).")
     ],
@@ -397,6 +409,7 @@ def adapt(
     start: Annotated[Path | None, typer.Option("--start", help="Go on from this adapter of the same base.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    device: TrainDeviceOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -406,12 +419,14 @@ def adapt(
     Exit code 3: it does not; the attempt is kept as NAME.rejected.safetensors, its report as NAME.rejected.html.
 
     Example: dsclora adapt scans/ --minutes 10 -o scans.safetensors
+
+    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora adapt ...
     """
     try:
         import torch
 
         from dsclora import adapt as verb
-        from dsclora import adapter, page, recipes, zoo
+        from dsclora import adapter, page, parallel, recipes, zoo
         from dsclora.sources import find_sources
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
@@ -432,6 +447,7 @@ def adapt(
     loaded = recipes.load_adapt(recipe or zoo.adapt_recipe())
     if threads is not None:
         torch.set_num_threads(threads)
+    own = ctx.with_resource(parallel.joined(device))
     model = zoo.load(base)
     begun = adapter.read(start) if start else None
     teaching = zoo.load(teacher) if teacher else None
@@ -439,7 +455,7 @@ def adapt(
     verb.check(
         loaded, model, folder, teaching, guarded=guard is not None, start=begun, resume=resume, overwrite=overwrite
     )
-    with Meter(1, "run") as meter:
+    with Meter(1, "run", quiet=parallel.rank() > 0) as meter:
         sources = find_sources(
             loaded, images, model.scale, valid, guard, None if guard else zoo.general_pictures(), meter.say
         )
@@ -469,9 +485,12 @@ def adapt(
             start=begun,
             resume=resume,
             overwrite=overwrite,
+            device=own,
             report=report,
             say=meter.say,
         )
+    if parallel.rank() > 0:
+        return
     written = target if outcome.accepted else rejected
     shown = written.with_suffix(".html")
     adapter.write(written, outcome.adapter, overwrite)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dsclora import parallel
 from dsclora.errors import OutputError, TrainingError
 
 
@@ -91,6 +92,18 @@ def learning_rate(stage: Curve, step: int) -> float:
     return stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * fall
 
 
+def check_shares(batches: Sequence[int]) -> None:
+    """Check that batches divide among the processes.
+
+    Raises:
+        TrainingError: one does not.
+    """
+    processes = parallel.count()
+    for batch in batches:
+        if batch % processes:
+            raise TrainingError(f"a batch of {batch} patches does not divide among {processes} processes")
+
+
 def fit(
     net: nn.Module,
     stages: Sequence[StageT],
@@ -112,14 +125,15 @@ def fit(
     """Train a network in place and return its averaged weights at their best.
 
     A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
-    where an uninterrupted one does, on the same machine with the same number of threads. Where training diverges
-    (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last good checkpoint
-    and on with half the learning rate, up to `SLOWDOWNS` times.
+    where an uninterrupted one does, on the same machine with the same number of threads and processes. Where training
+    diverges (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last good
+    checkpoint and on with half the learning rate, up to `SLOWDOWNS` times.
 
     Args:
         net: trained in place; only parameters that require gradients change.
         stages: one after the other; the optimiser's state is kept across.
-        loss: of the network, the stage and the step (counted from 0 over all stages); must depend on nothing else.
+        loss: of the network, the stage and the step (counted from 0 over all stages); must depend on nothing else, but
+            for `parallel.share`. On several processes each counts its share, and the mean is minimised.
         score: of the averaged network, the higher the better.
         directory: for `checkpoint.pt`, `log.jsonl` and, where TensorBoard is installed, its log.
         ema: decay of the averaged weights.
@@ -171,17 +185,18 @@ def fit(
 
     steps = sum(stage.iterations for stage in stages)
     ends = list(itertools.accumulate(stage.iterations for stage in stages))
+    first = parallel.rank() == 0
     directory.mkdir(parents=True, exist_ok=True)
-    if not resume:
+    if first and not resume:
         for stale in (directory / "log.jsonl", *directory.glob("events.out.tfevents.*")):
             stale.unlink(missing_ok=True)
-    with (directory / "log.jsonl").open("a", encoding="utf-8") as log:
+    with (directory / "log.jsonl" if first else Path(os.devnull)).open("a", encoding="utf-8") as log:
 
         def write_log(row: dict[str, Any]) -> None:
             log.write(json.dumps({"time": time.time(), **row}) + "\n")
             log.flush()
 
-        board = _board(directory)
+        board = _board(directory) if first else None
 
         def tell(progress: Progress) -> None:
             if board is not None:
@@ -191,13 +206,22 @@ def fit(
             write_log({k: v if v is None or math.isfinite(v) else None for k, v in vars(progress).items()})
             report(progress)
 
-        if resume and path.exists():
-            step = restore(_load(path, identity))
+        def validate() -> float:
+            averaged.eval()
+            return parallel.decided(lambda: score(averaged.module))
+
+        def save(state: dict[str, Any]) -> None:
+            if first:
+                _save(path, state)
+
+        saved = parallel.decided(lambda: _load(path, identity) if resume and path.exists() else None)
+        if saved is not None:
+            step = restore(saved)
         else:
             step = 0
+            parallel.average([p.detach() for p in (*trained, *averaged.parameters())])  # they differ by rounding
             if validate_first:
-                averaged.eval()
-                best = score(averaged.module)
+                best = validate()
                 tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))
         good = _copy(snapshot(step))
         total, counted, clock = torch.zeros(()), 0, time.perf_counter()
@@ -211,6 +235,7 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             value = loss(net, stage, step)
             value.backward()  # type: ignore[no-untyped-call]
+            parallel.average([p.grad for p in trained if p.grad is not None])
             nn.utils.clip_grad_norm_(trained, clip)
             optimiser.step()
             averaged.update_parameters(net)
@@ -225,17 +250,17 @@ def fit(
             sound = all(bool(p.isfinite().all()) for p in trained)
             current = None
             if validating and sound:
-                averaged.eval()
-                current = score(averaged.module)
+                current = validate()
                 sound = math.isfinite(current) and current > best - COLLAPSE
                 if sound and current > best:
                     best, best_state = current, _copy(averaged.module.state_dict())
             if sound and reporting:
                 seconds = (time.perf_counter() - clock) / counted
+                parallel.average([total])
                 tell(Progress(step, steps, float(total) / counted, rate, seconds, current, best))
             if sound and saving:
                 good = _copy(snapshot(step))
-                _save(path, good)
+                save(good)
             if not sound:
                 if slowdowns == SLOWDOWNS:
                     raise TrainingError(
@@ -245,7 +270,7 @@ def fit(
                 diverged = step
                 step = restore({**good, "slowdowns": slowdowns + 1})
                 good = _copy(snapshot(step))
-                _save(path, good)
+                save(good)
                 write_log({"diverged": diverged, "back_to": step, "slowdowns": slowdowns})
                 say(f"diverged before iteration {diverged}; back to {step}, on with half the learning rate")
             if not sound or reporting:
@@ -272,7 +297,7 @@ def _copy(state: dict[str, Any]) -> dict[str, Any]:
 
 def _load(path: Path, identity: str) -> dict[str, Any]:
     try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise TrainingError(f"{path}: damaged; start anew in another folder") from error
     if saved["identity"] != identity:

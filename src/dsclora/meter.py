@@ -20,11 +20,12 @@ class Meter:
     Args:
         total: amount of work.
         unit: of the rate, such as "Mpixel".
+        quiet: say nothing: another process speaks.
     """
 
-    def __init__(self, total: float, unit: str) -> None:
-        self._unit, self._begin = unit, time.perf_counter()
-        self._bar = _bar() if sys.stderr.isatty() else None
+    def __init__(self, total: float, unit: str, quiet: bool = False) -> None:
+        self._unit, self._begin, self._quiet = unit, time.perf_counter(), quiet
+        self._bar = _bar() if sys.stderr.isatty() and not quiet else None
         if self._bar is not None:
             self._task = self._bar.add_task("", total=total, text="", rate="")
 
@@ -53,6 +54,8 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.console.print(f"dsclora: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsclora import losses, span
+from dsclora import losses, parallel, span
 from dsclora.pairs import PairStore
 from dsclora.recipes import AdaptRecipe, Stage
 
@@ -33,6 +33,7 @@ class Objective:
         guard: pictures of other kinds, or None.
         teacher: frozen; None for no distillation, or where all its pictures are in the stores.
         taps: names of the modules whose features are compared.
+        device: to compute on.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Objective:
         guard: PairStore | None = None,
         teacher: span.Span | None = None,
         taps: Sequence[str] = (),
+        device: torch.device | str = "cpu",
     ) -> None:
         self._recipe, self._store, self._guard, self._taps = recipe, store, guard, list(taps)
+        self._device = torch.device(device)
         self._teacher = teacher.eval().requires_grad_(False) if teacher is not None else None
 
     def __call__(self, net: nn.Module, stage: Stage, step: int) -> Tensor:
@@ -53,17 +56,18 @@ class Objective:
     def terms(self, net: nn.Module, stage: Stage, step: int) -> dict[str, Tensor]:
         """The weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
         seed, patch = self._recipe.seed, stage.patch // self._store.scale
-        guarded = 0
+        guarded, share = 0, parallel.share()
         if self._guard is not None:
-            guarded = min(stage.batch - 1, max(1, round(stage.batch * self._recipe.guard_share)))
-        own = self._store.batch(seed, step, stage.batch - guarded, patch)
+            each = stage.batch // share[1]  # every process has as many of them
+            guarded = share[1] * min(each - 1, max(1, round(each * self._recipe.guard_share)))
+        own = self._store.batch(seed, step, stage.batch - guarded, patch, share)
         batches = [own]
         if self._guard is not None and guarded:
-            batches.append(self._guard.batch(seed + 1, step, guarded, patch))
-        lr = span.to_tensor(np.concatenate([b.lr for b in batches]))
+            batches.append(self._guard.batch(seed + 1, step, guarded, patch, share))
+        lr = span.to_tensor(np.concatenate([b.lr for b in batches]), self._device)
         count = len(own.lr)
         sr, features = self._run(net, lr, bool(stage.affinity_weight))
-        terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr))}
+        terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr, self._device))}
 
         alone = bool(guarded) and not (self._recipe.teach_own and stage.teacher_weight)
         part = slice(count if alone else 0, None)
@@ -75,7 +79,7 @@ class Objective:
             with torch.no_grad():
                 target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
         elif cached:
-            target, wanted = span.to_tensor(np.concatenate(cached)), {}
+            target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:
             return terms
         weight = stage.teacher_weight or float(bool(guarded))
@@ -86,7 +90,7 @@ class Objective:
             rows = None
             if 0 < self._recipe.affinity.rows < positions:
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                rows = torch.randperm(positions, generator=generator)[: self._recipe.affinity.rows]
+                rows = torch.randperm(positions, generator=generator)[: self._recipe.affinity.rows].to(self._device)
             affinities = [losses.spatial_affinity(features[t][part], wanted[t], rows) for t in self._taps]
             terms["ad"] = stage.affinity_weight * sum(affinities, torch.zeros(()))
         return terms
@@ -101,7 +105,7 @@ class Objective:
             net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in (self._taps if tapped else ())
         ]
         try:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
                 sr = net(lr).float()
         finally:
             for hook in hooks:

@@ -232,13 +232,14 @@ class PairStore:
             growing.replace(path)
         self._teacher = np.memmap(path, np.uint8, "r")
 
-    def batch(self, seed: int, step: int, size: int, patch: int) -> Batch:
+    def batch(self, seed: int, step: int, size: int, patch: int, share: tuple[int, int] = (0, 1)) -> Batch:
         """Patches of one step: random pictures, positions, flips and quarter turns.
 
         Args:
             seed, step: the only source of randomness.
             size: patches N.
             patch: side in LR pixels; pictures smaller than that are left out.
+            share: (k, n): all are drawn, but only the k-th (from 0) of n equal parts of them is cut.
 
         Raises:
             ImageError: no picture is large enough.
@@ -251,10 +252,12 @@ class PairStore:
             )
         random = np.random.default_rng((seed, step))
         lr, hr, teacher = [], [], []
-        for number in random.choice(large, size).tolist():
+        for place, number in enumerate(random.choice(large, size).tolist()):
             h, w = self._sizes[number]
             y, x = int(random.integers(h - patch + 1)), int(random.integers(w - patch + 1))
             turns, flip = int(random.integers(4)), bool(random.integers(2))
+            if place * share[1] // size != share[0]:
+                continue
 
             def cut(picture: Uint8, factor: int) -> Uint8:
                 side = patch * factor

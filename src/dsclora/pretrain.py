@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsclora import fit, losses, metrics, span, weights
+from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
@@ -42,6 +42,7 @@ def pretrain(
     teacher: weights.Model | None = None,
     start: weights.Model | None = None,
     resume: bool = False,
+    device: torch.device | str = "cpu",
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -54,12 +55,13 @@ def pretrain(
         teacher: a larger model of the same scale, for the recipe's `teacher_weight`.
         start: begin with this model's weights, `span.expand`ed, instead of fresh ones: of the same width, any scale.
         resume: go on from `output/checkpoint.pt`.
+        device: to train on. Under `torchrun`, call it inside `parallel.joined`.
         report: called with the progress.
         say: called with a line of text for whatever else a user should know.
 
     Raises:
         RecipeError: recipe, teacher and start do not fit each other.
-        TrainingError: as `fit.fit`.
+        TrainingError: as `fit.fit` and `fit.check_shares`.
         ImageError: a folder without usable pictures.
         OutputError: `output` holds another run, or cannot be written.
     """
@@ -72,18 +74,24 @@ def pretrain(
         raise RecipeError(f"{start.name} has {start.channels} channels, the recipe asks for {recipe.network.channels}")
     if start is not None and start.mean != weights.SPAN_MEAN:
         raise RecipeError(f"{start.name} subtracts {start.mean}, not SPAN's mean; training cannot begin with it")
+    fit.check_shares([stage.batch for stage in recipe.stages])
     if not resume and (output / "checkpoint.pt").exists():
         raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
 
     protocol = metrics.protocol("classic-y", recipe.network.scale)
     scale = recipe.network.scale
     validation = list(read_for_validation(find_pairs(valid, scale), scale, protocol.border))
-    try:
+
+    def open_pictures() -> PairStore:
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say)
         if distilling and teacher is not None:
             say(f"the teacher {teacher.name} enlarges the pictures, once")
-            teaching = Torch(teacher)
+            teaching = Torch(teacher, device=torch.device(device).type)
             store.add_teacher(teacher.fingerprint[:16], lambda lr: enlarge(teaching, lr, border="zero"))
+        return store
+
+    try:
+        store = parallel.in_turns(open_pictures)
     except OSError as error:
         raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
     say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
@@ -95,15 +103,15 @@ def pretrain(
     elif recipe.network.spread:
         first = store.batch(recipe.seed, 0, recipe.stages[0].batch, recipe.stages[0].patch // scale)
         span.spread(net, span.to_tensor(first.lr), recipe.network.spread)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
-        batch = store.batch(recipe.seed, step, stage.batch, stage.patch // recipe.network.scale)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            sr = net(span.to_tensor(batch.lr)).float()
-        value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr))
+        batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            sr = net(span.to_tensor(batch.lr, device)).float()
+        value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr, device))
         if batch.teacher is not None and stage.teacher_weight:
-            target = span.to_tensor(batch.teacher)
+            target = span.to_tensor(batch.teacher, device)
             value = value + stage.teacher_weight * losses.distance(stage.loss, sr, target)
         return value
 
@@ -137,7 +145,8 @@ def pretrain(
     }
     model = weights.with_range(span.to_model(fitted, training, recipe.license), weights.SPAN_RANGE)
     path = output / "model.safetensors"
-    weights.write(path, model, overwrite=True)
+    if parallel.rank() == 0:
+        weights.write(path, model, overwrite=True)
     return Outcome(model, path, psnr)
 
 

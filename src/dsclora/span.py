@@ -168,13 +168,13 @@ def expand(net: Span, plain: Model) -> None:
         for name, module in net.named_modules():
             if isinstance(module, Conv3XC):
                 weight, bias = (state.pop(f"{name}.eval_conv.{kind}") for kind in ("weight", "bias"))
-                first, middle, last = module.conv
-                for outer in (first, last):
-                    nn.init.orthogonal_(outer.weight)
-                weight[:, :, 1, 1] -= module.sk.weight[:, :, 0, 0]
-                inverses = last.weight[:, :, 0, 0].T, first.weight[:, :, 0, 0].T
-                middle.weight.copy_(torch.einsum("mo,oiyx,in->mnyx", inverses[0], weight, inverses[1]))
-                last.bias += bias - module.merged()[1]
+                parts = dict(module.named_parameters())
+                first, middle, last = (parts[f"conv.{n}.weight"] for n in range(3))
+                nn.init.orthogonal_(first)
+                nn.init.orthogonal_(last)
+                weight[:, :, 1, 1] -= parts["sk.weight"][:, :, 0, 0]
+                middle.copy_(torch.einsum("om,oiyx,ni->mnyx", last[:, :, 0, 0], weight, first[:, :, 0, 0]))
+                parts["conv.2.bias"].add_(bias - module.merged()[1])
         for kind in ("weight", "bias"):
             key = f"upsampler.0.{kind}"
             sub = state[key].view(3, plain.scale, plain.scale, -1).permute(0, 3, 1, 2)
@@ -220,19 +220,20 @@ def to_model(net: Span, training: Mapping[str, Any], license: str) -> Model:
     return Model(tensors, net.scale, net.channels, (mean[0], mean[1], mean[2]), net.range, training, license)
 
 
-def to_tensor(batch: Uint8) -> Tensor:
-    """(N, 3, h, w) uint8 to float32 in 0..1, channels last."""
-    return torch.from_numpy(batch).float().div(255).to(memory_format=torch.channels_last)
+def to_tensor(batch: Uint8, device: torch.device | str = "cpu") -> Tensor:
+    """(N, 3, h, w) uint8 to float32 in 0..1, channels last, on a device."""
+    return torch.from_numpy(batch).to(device).float().div(255).to(memory_format=torch.channels_last)
 
 
 def as_function(net: nn.Module) -> Callable[[Uint8], Uint8]:
     """A function from an LR picture (h, w, 3) to the network's picture (h * scale, w * scale, 3), in full precision."""
     net = net.eval()
+    device = next(net.parameters()).device
 
     def run(lr: Uint8) -> Uint8:
         with torch.inference_mode():
-            sr = net(to_tensor(np.array(lr.transpose(2, 0, 1)[None])))  # a copy: stored pictures are read-only
+            sr = net(to_tensor(np.array(lr.transpose(2, 0, 1)[None]), device))  # a copy: stored pictures are read-only
             sr = sr.mul(255).round().clamp(0, 255).byte()
-        return np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(sr[0].permute(1, 2, 0).cpu().numpy())
 
     return run

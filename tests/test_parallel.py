@@ -1,0 +1,152 @@
+"""Several processes, really started by torchrun: they train what one process trains."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import photo, random_model, save
+from dsclora import parallel, weights
+from dsclora.errors import UsageError
+
+RECIPE = """
+validate_every = 10
+checkpoint_every = 10
+precision = "fp32"
+[network]
+scale = 2
+channels = 6
+range = 1.0
+spread = 1.5
+[[stage]]
+iterations = 150
+batch = 4
+patch = 24
+learning_rate = 2e-3
+warmup = 4
+teacher_weight = 1.0
+"""
+ADAPT = """
+precision = "fp32"
+validations = 6
+[[lora]]
+convs = "*"
+rank = 4
+alpha = 8
+[affinity]
+rows = 40
+[[stage]]
+iterations = 30
+batch = 8
+patch = 32
+learning_rate = 5e-3
+teacher_weight = 1.0
+affinity_weight = 0.1
+"""
+ALONE = [sys.executable, "-m", "dsclora"]
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    for n in range(10):
+        save(tmp_path / "train" / f"p{n}x.png", photo(64, 70, seed=n))
+        save(tmp_path / "guard" / f"g{n}x.png", photo(60, 72, seed=100 + n))
+    save(tmp_path / "valid" / "v.png", photo(40, 40, seed=99))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "adapt.toml").write_text(ADAPT)
+    weights.write(tmp_path / "base.safetensors", random_model(2, 6))
+    weights.write(tmp_path / "teacher.safetensors", random_model(2, 8))
+    return tmp_path
+
+
+def pretrain(folder: str) -> list[str]:
+    return f"pretrain recipe.toml --train train --valid valid --teacher teacher.safetensors -o {folder}".split()
+
+
+def run(command: list[str], work: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=work, env=ONE_THREAD, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def curve(log: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if row["loss"] is not None}
+
+
+def test_two_processes_train_what_one_does(work: Path) -> None:
+    run([*ALONE, *pretrain("one")], work)
+    done = run([*TOGETHER, "-m", "dsclora", *pretrain("two")], work)
+    one, two = (curve(work / name / "log.jsonl") for name in ("one", "two"))
+    assert len(one) == 15
+    assert two == pytest.approx(one, rel=1e-3)
+    assert done.stderr.count("150/150") == 1, "one of them speaks"
+    first, second = (weights.read(work / name / "model.safetensors") for name in ("one", "two"))
+    assert second.training["validation"]["psnr"] == pytest.approx(first.training["validation"]["psnr"], abs=0.01)
+
+
+def test_killed_on_two_and_resumed_on_one(work: Path) -> None:
+    run([*ALONE, *pretrain("one")], work)
+    process = subprocess.Popen([*TOGETHER, "-m", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD)
+    while process.poll() is None and not (work / "two" / "checkpoint.pt").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert not (work / "two" / "model.safetensors").exists(), "it was too fast to be killed"
+    run([*ALONE, *pretrain("two"), "--resume"], work)
+    one, two = (curve(work / name / "log.jsonl") for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_hosts_that_share_no_files(work: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "1", "--local-addr", "127.0.0.1"]
+    hosts = [subprocess.Popen([*command, "-m", "dsclora", *pretrain(name)], cwd=work, env=ONE_THREAD) for name in "ab"]
+    assert [host.wait() for host in hosts] == [0, 0]
+    assert len(list(work.glob("?/model.safetensors"))) == 1
+    assert len(list(work.glob("?/checkpoint.pt"))) == 1
+
+
+def test_adapt_on_two_processes(work: Path) -> None:
+    command = "adapt train --recipe adapt.toml -b base.safetensors --teacher teacher.safetensors --guard guard".split()
+    run([*ALONE, *command, "-o", "one.safetensors"], work)
+    done = run([*TOGETHER, "-m", "dsclora", *command, "-o", "two.safetensors", "--json"], work)
+    one, two = (curve(work / f"{name}.run" / "log.jsonl") for name in ("one", "two"))
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=1e-3)
+    assert json.loads(done.stdout)["parameters"] > 0, "one object, from one of them"
+
+
+def test_a_batch_that_cannot_be_shared(work: Path) -> None:
+    (work / "recipe.toml").write_text(RECIPE.replace("batch = 4", "batch = 3"))
+    done = subprocess.run(
+        [*TOGETHER, "-m", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "a batch of 3 patches does not divide among 2 processes" in done.stderr
+    assert not (work / "two").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu_here(work: Path) -> None:
+    with pytest.raises(UsageError, match="0 CUDA devices here, 1 are needed"), parallel.joined("cuda"):
+        pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_training_on_a_gpu(work: Path) -> None:
+    run([*ALONE, *pretrain("cpu")], work)
+    run([*ALONE, *pretrain("gpu"), "--device", "cuda"], work)
+    assert curve(work / "gpu" / "log.jsonl") == pytest.approx(curve(work / "cpu" / "log.jsonl"), rel=0.02)
