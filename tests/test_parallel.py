@@ -120,18 +120,8 @@ def test_hosts_that_share_no_files(work: Path) -> None:
 
 
 def test_adapt_on_two_processes(work: Path) -> None:
-    command = [
-        "adapt",
-        "train",
-        "--recipe",
-        "adapt.toml",
-        "-b",
-        "base.safetensors",
-        "--teacher",
-        "teacher.safetensors",
-        "--guard",
-        "guard",
-    ]
+    command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors"]
+    command += ["--teacher", "teacher.safetensors", "--guard", "guard"]
     run([*ALONE, *command, "-o", "one.safetensors"], work)
     done = run([*TOGETHER, "-m", "dsclora", *command, "-o", "two.safetensors", "--json"], work)
     one, two = (curve(work / f"{name}.run" / "log.jsonl") for name in ("one", "two"))

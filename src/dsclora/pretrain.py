@@ -15,7 +15,7 @@ from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
-from dsclora.pairs import PairStore, Uint8, find_pairs, open_store, read_for_validation
+from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
 
 
@@ -107,13 +107,7 @@ def pretrain(
 
     def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            sr = net(span.to_tensor(batch.lr, device)).float()
-        value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr, device))
-        if batch.teacher is not None and stage.teacher_weight:
-            target = span.to_tensor(batch.teacher, device)
-            value = value + stage.teacher_weight * losses.distance(stage.loss, sr, target)
-        return value
+        return loss_of(net, batch, stage, recipe.precision, device)
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
@@ -148,6 +142,25 @@ def pretrain(
     if parallel.rank() == 0:
         weights.write(path, model, overwrite=True)
     return Outcome(model, path, psnr)
+
+
+def loss_of(net: nn.Module, batch: Batch, stage: Stage, precision: str, device: torch.device | str = "cpu") -> Tensor:
+    """Of a batch: the distance to the originals and to the teacher's pictures, with the stage's weights; a scalar.
+
+    Args:
+        net: any form, on the device.
+        batch: patches.
+        stage: its loss and weights count.
+        precision: "fp32" or "bf16", of the activations.
+        device: to compute on.
+    """
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        sr = net(span.to_tensor(batch.lr, device)).float()
+    value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr, device))
+    if batch.teacher is not None and stage.teacher_weight:
+        target = span.to_tensor(batch.teacher, device)
+        value = value + stage.teacher_weight * losses.distance(stage.loss, sr, target)
+    return value
 
 
 def _identity(

@@ -1,0 +1,232 @@
+"""How fast training is: patches a second, the share of time that goes into data, and the ratio to a plain loop.
+
+    python benchmarks/training.py PHOTOGRAPHS [--recipe recipes/span-x4.toml] [--teacher MODEL] [--device cpu] [--json]
+
+Rows, in turns in one process, the first stage of the recipe in all of them:
+- `plain`: what is usually written: a `DataLoader` of PNG files, decoded for every patch by workers beside the loop; the
+  training form as its four convs; float32; the teacher runs on every batch.
+- `dsclora`: what `dsclora pretrain` does.
+- `constant`: the same with one batch again and again, what a data path that takes no time would reach.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+
+from dsclora import pretrain, recipes, span, weights, zoo
+from dsclora.engines.torch import Torch
+from dsclora.enlarge import enlarge
+from dsclora.pairs import PairStore, Uint8, find_pairs, open_store
+
+Step = Callable[[int], float]
+"""Makes one step; returns the seconds that its data took."""
+
+
+class Literal(span.Conv3XC):
+    """The training form run as it is written: 1x1, 3x3, 1x1 and the skip, each a conv."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, h, w)."""
+        output: Tensor = self.conv(functional.pad(x, (1, 1, 1, 1))) + self.sk(x)
+        return output
+
+
+class Pngs(Dataset[tuple[Tensor, Tensor]]):
+    """HR and LR files, decoded for every patch that is cut."""
+
+    def __init__(self, folder: Path, scale: int, patch: int, count: int) -> None:
+        self.files, self.scale, self.patch, self.count = sorted(folder.glob("*-hr.png")), scale, patch, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        random = np.random.default_rng(index)
+        path = self.files[random.integers(len(self.files))]
+        hr, lr = (np.asarray(Image.open(p)) for p in (path, path.with_name(path.name.replace("-hr", "-lr"))))
+        y, x = (int(random.integers(side - self.patch + 1)) for side in lr.shape[:2])
+        turns, flip = int(random.integers(4)), bool(random.integers(2))
+
+        def cut(picture: Uint8, factor: int) -> Tensor:
+            side = self.patch * factor
+            piece = np.rot90(picture[y * factor :, x * factor :][:side, :side], turns)
+            piece = piece[:, ::-1] if flip else piece
+            return torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1))).float().div(255)
+
+        return cut(lr, 1), cut(hr, self.scale)
+
+
+class Training:
+    """A network, its optimiser and its averaged weights; `step` is what the loop does once the loss is there."""
+
+    def __init__(self, net: nn.Module, recipe: recipes.PretrainRecipe) -> None:
+        self.net, self.clip = net, recipe.clip
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.9, 0.99), eps=1e-15)
+        self.averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))  # type: ignore[no-untyped-call]
+
+    def step(self, loss: Tensor) -> None:
+        """Gradient, clipped, and one step."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        self.optimiser.step()
+        self.averaged.update_parameters(self.net)
+
+
+def plain_step(
+    training: Training, teacher: nn.Module | None, loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device
+) -> Step:
+    """Of the row `plain`."""
+    stream: Iterator[tuple[Tensor, Tensor]] = iter(loader)
+
+    def step(_: int) -> float:
+        begin = time.perf_counter()
+        lr, hr = (tensor.to(device) for tensor in next(stream))
+        data = time.perf_counter() - begin
+        sr = training.net(lr)
+        loss = functional.l1_loss(sr, hr)
+        if teacher is not None:
+            with torch.no_grad():
+                wanted = teacher(lr)
+            loss = loss + functional.l1_loss(sr, wanted)
+        training.step(loss)
+        return data
+
+    return step
+
+
+def our_step(
+    training: Training, recipe: recipes.PretrainRecipe, store: PairStore, device: torch.device, constant: bool
+) -> Step:
+    """Of the rows `dsclora` and `constant`."""
+    stage = recipe.stages[0]
+    patch = stage.patch // recipe.network.scale
+    first = store.batch(0, 0, stage.batch, patch)
+
+    def step(number: int) -> float:
+        begin = time.perf_counter()
+        batch = first if constant else store.batch(0, number, stage.batch, patch)
+        data = time.perf_counter() - begin
+        training.step(pretrain.loss_of(training.net, batch, stage, recipe.precision, device))
+        return data
+
+    return step
+
+
+def make_steps(
+    recipe: recipes.PretrainRecipe,
+    store: PairStore,
+    teacher: weights.Model | None,
+    loader: DataLoader[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> dict[str, Step]:
+    """By row; all begin with the same weights."""
+    network, stage = recipe.network, recipe.stages[0]
+    fresh = span.SpanTrain(network.channels, network.scale, range=network.range)
+    lr = store.batch(0, 0, stage.batch, stage.patch // network.scale).lr
+    span.spread(fresh, span.to_tensor(lr), network.spread or 1.0)
+    usual = span.Span(network.channels, network.scale, range=network.range, conv=Literal)
+    usual.load_state_dict(fresh.state_dict())
+    teaching = span.from_model(teacher).to(device) if teacher is not None else None
+    steps = {"plain": plain_step(Training(usual.to(device), recipe), teaching, loader, device)}
+    for name in ("dsclora", "constant"):
+        net = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        steps[name] = our_step(Training(net, recipe), recipe, store, device, name == "constant")
+    return steps
+
+
+def measure(steps: dict[str, Step], rounds: int, block: int) -> dict[str, tuple[float, float]]:
+    """By row: seconds a step and the share of data in them, medians over rounds of blocks."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            data = sum(step(number * block + k) for k in range(block))
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - begin
+            if number:  # the first warms up
+                times[name].append((seconds / block, data / seconds))
+    return {
+        name: (float(np.median([t for t, _ in pairs])), float(np.median([d for _, d in pairs])))
+        for name, pairs in times.items()
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent.parent / "recipes" / "span-x4.toml")
+    parser.add_argument("--teacher", help="bundled model or model file; without one no row distils")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--block", type=int, default=5, help="steps in a row")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    recipe, teacher = recipes.load_pretrain(args.recipe), zoo.load(args.teacher) if args.teacher else None
+    scale, stage, device = recipe.network.scale, recipe.stages[0], torch.device(args.device)
+    patch = stage.patch // scale
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        store = open_store(find_pairs(args.photographs, scale), scale, folder / "store")
+        if teacher is not None:
+            engine = Torch(teacher, device=args.device)
+            store.add_teacher("teacher", lambda lr: enlarge(engine, lr, border="zero"))
+        for number in range(len(store)):
+            if min(store.lr(number).shape[:2]) >= patch:
+                Image.fromarray(store.hr(number)).save(folder / f"{number}-hr.png")
+                Image.fromarray(store.lr(number)).save(folder / f"{number}-lr.png")
+        pngs = Pngs(folder, scale, patch, (args.rounds + 1) * args.block * stage.batch)
+        loader = DataLoader(pngs, stage.batch, num_workers=args.workers, persistent_workers=args.workers > 0)
+        measured = measure(make_steps(recipe, store, teacher, loader, device), args.rounds, args.block)
+    plain, constant = measured["plain"][0], measured["constant"][0]
+    table = [
+        {
+            "row": name,
+            "patches_per_s": round(stage.batch / seconds, 1),
+            "data_share": round(share, 4),
+            "ratio_to_plain": round(plain / seconds, 3),
+            "ratio_to_constant": round(constant / seconds, 3),
+        }
+        for name, (seconds, share) in measured.items()
+    ]
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+    facts = {
+        "device": machine,
+        "threads": args.threads,
+        "workers": args.workers,
+        "torch": torch.__version__,
+        "recipe": args.recipe.stem,
+        "teacher": teacher.name if teacher is not None else None,
+    }
+    if args.json:
+        print(json.dumps({**facts, "rows": table}, indent=2))
+        return
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(f"{'':10} {'patches/s':>10} {'data':>7} {'x plain':>8} {'x constant':>11}")
+    for row in table:
+        print(
+            f"{row['row']:10} {row['patches_per_s']:10.1f} {row['data_share']:7.1%} {row['ratio_to_plain']:8.2f} "
+            f"{row['ratio_to_constant']:11.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
