@@ -1,6 +1,6 @@
 """What candidates change on folders of pictures: PSNR, and the gain over a base with its interval.
 
-    python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--json]
+    python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--bicubic] [--json]
 
 A candidate is an adapter of the base or a model of its size. With strengths, each is measured at them too: a model at
 strength s is base + s * (model - base). Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
@@ -17,6 +17,7 @@ from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
 from dsclora.engines import open_engine
 from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs
+from dsclora.resize import imresize
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def crops(names: list[str]) -> list[int]:
     return list(range(len(names))) if split.alike(groups, 1) else split.numbered(groups, len(names))
 
 
-def scores(model: weights.Model, folder: Path) -> list[evaluate.Score]:
-    """Of every picture, classic-y; one that cannot be measured is an error."""
-    engine = open_engine(model)
+def scores(model: weights.Model | None, scale: int, folder: Path) -> list[evaluate.Score]:
+    """Of every picture, classic-y, by a model or (None) by bicubic; one that cannot be measured is an error."""
+    engine = open_engine(model) if model is not None else None
     measured = evaluate.evaluate(
-        lambda lr: evaluate.as_published(engine, lr),
-        find_pairs(folder, model.scale),
-        model.scale,
-        metrics.protocol("classic-y", model.scale),
+        lambda lr: evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale),
+        find_pairs(folder, scale),
+        scale,
+        metrics.protocol("classic-y", scale),
     )
     found = []
     for one in measured:
@@ -74,16 +75,19 @@ def main() -> None:
     parser.add_argument("candidates", nargs="*", type=Path)
     parser.add_argument("--on", nargs="+", required=True, type=Path)
     parser.add_argument("--strengths", nargs="*", type=float, default=[])
+    parser.add_argument("--bicubic", action="store_true", help="a row for bicubic interpolation too")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     given = parser.parse_args()
     base = zoo.load(given.base)
-    variants: list[tuple[str, float, weights.Model]] = [("base", 0.0, base)]
+    variants: list[tuple[str, float, weights.Model | None]] = [("base", 0.0, base)]
+    if given.bicubic:
+        variants.append(("bicubic", 0.0, None))
     for path in given.candidates:
         variants.extend((str(path), strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
     for folder in given.on:
         before: list[float] = []
         for name, strength, model in variants:
-            found = scores(model, folder)
+            found = scores(model, base.scale, folder)
             psnr, ssim = evaluate.mean(found)
             after, names = [s.psnr for s in found], [s.name for s in found]
             before = before or after

@@ -388,7 +388,11 @@ def test_the_bundled_recipe_is_the_authors_two_stages() -> None:
     assert tuple(convlora.Target(x.convs, x.rank, x.alpha) for x in r.lora) == convlora.LAYERED
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / "experiments").glob("*.toml"), *(ROOT / "recipes/adapters").glob("*.toml")]),
+    ids=lambda p: p.name,
+)
 def test_the_recipes_of_the_experiments_are_valid(path: Path) -> None:
     assert recipes.load_adapt(path).stages
 
