@@ -6,7 +6,8 @@ Rows, in turns in one process, the first stage of the recipe in all of them:
 - `plain`: what is usually written: a `DataLoader` of PNG files, decoded for every patch by workers beside the loop; the
   training form as its four convs; float32; the teacher runs on every batch.
 - `dsclora`: what `dsclora pretrain` does.
-- `constant`: the same with one batch again and again, what a data path that takes no time would reach.
+- `compiled`: the same with --compile.
+- `constant`: as `dsclora` with one batch again and again, what a data path that takes no time would reach.
 """
 
 import argparse
@@ -109,18 +110,19 @@ def plain_step(
 
 
 def our_step(
-    training: Training, recipe: recipes.PretrainRecipe, store: PairStore, device: torch.device, constant: bool
+    name: str, training: Training, recipe: recipes.PretrainRecipe, store: PairStore, device: torch.device
 ) -> Step:
-    """Of the rows `dsclora` and `constant`."""
+    """Of the other rows."""
     stage = recipe.stages[0]
     patch = stage.patch // recipe.network.scale
     first = store.batch(0, 0, stage.batch, patch)
+    net = pretrain.compiled(training.net, device) if name == "compiled" else training.net
 
     def step(number: int) -> float:
         begin = time.perf_counter()
-        batch = first if constant else store.batch(0, number, stage.batch, patch)
+        batch = first if name == "constant" else store.batch(0, number, stage.batch, patch)
         data = time.perf_counter() - begin
-        training.step(pretrain.loss_of(training.net, batch, stage, recipe.precision, device))
+        training.step(pretrain.loss_of(net, batch, stage, recipe.precision, device))
         return data
 
     return step
@@ -142,9 +144,9 @@ def make_steps(
     usual.load_state_dict(fresh.state_dict())
     teaching = span.from_model(teacher).to(device) if teacher is not None else None
     steps = {"plain": plain_step(Training(usual.to(device), recipe), teaching, loader, device)}
-    for name in ("dsclora", "constant"):
+    for name in ("dsclora", "compiled", "constant"):
         net = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps[name] = our_step(Training(net, recipe), recipe, store, device, name == "constant")
+        steps[name] = our_step(name, Training(net, recipe), recipe, store, device)
     return steps
 
 

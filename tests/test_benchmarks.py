@@ -21,6 +21,6 @@ def test_training(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     facts = json.loads(done.stdout)
     rows = {row["row"]: row for row in facts["rows"]}
-    assert list(rows) == ["plain", "dsclora", "constant"]
+    assert list(rows) == ["plain", "dsclora", "compiled", "constant"]
     assert rows["plain"]["ratio_to_plain"] == rows["constant"]["ratio_to_constant"] == 1
     assert all(row["patches_per_s"] > 0 and 0 <= row["data_share"] < 1 for row in rows.values())

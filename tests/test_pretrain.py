@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,21 @@ def test_it_starts_where_another_model_is(tmp_path: Path, folders: tuple[Path, P
     moved = replace(first.model, mean=(0.0, 0.0, 0.0))
     with pytest.raises(RecipeError, match="not SPAN's mean"):
         pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "c", start=moved)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch, of itself
+def test_compiled_it_learns_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    recipe = load(tmp_path, RECIPE[: RECIPE.rindex("[[stage]]")])  # a shape of patches is compiled once
+    eager = pretrain.pretrain(recipe, *folders, tmp_path / "a")
+    compiled = pretrain.pretrain(recipe, *folders, tmp_path / "b", compile=True)
+    assert compiled.psnr == pytest.approx(eager.psnr, abs=0.01)
+
+
+def test_nothing_to_compile_with(tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(TrainingError, match="compiler, and neither"):
+        pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "a", compile=True)
 
 
 TRAIN = """

@@ -31,7 +31,14 @@ AdapterOption = Annotated[
     list[str] | None,
     typer.Option("--adapter", "-a", metavar="FILE[:STRENGTH]", help="Adapter to add to the model; may be repeated."),
 ]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A bundled model's name or a model file.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A bundled model's name or a model file. Default: the bundled one for the scale or adapter.",
+    ),
+]
 EngineOption = Annotated[
     Literal["auto", "openvino", "onnxruntime", "torch"], typer.Option("--engine", help="Runtime; see `dsclora doctor`.")
 ]
@@ -103,7 +110,7 @@ def upscale(
     scale: Annotated[float | None, typer.Option("--scale", "-s", help="Factor, up to the model's.")] = None,
     fit: Annotated[str | None, typer.Option("--fit", metavar="WxH", help="Largest size inside this box.")] = None,
     long_side: Annotated[int | None, typer.Option("--long-side", help="Length of the longer side.")] = None,
-    model: ModelOption = "span-x4",
+    model: ModelOption = None,
     adapter: AdapterOption = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", help="png, jpg, webp, avif or tif. Default: the input's.")
@@ -155,9 +162,9 @@ def upscale(
     suffix = None if format is None else "." + format.lower().lstrip(".")
     if suffix is not None and suffix not in SAVERS:
         raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
-    content = _load_adapted(model, adapter or [])
+    content = _load_adapted(model, adapter or [], scale)
     if scale is not None and scale > content.scale:
-        raise UsageError(f"--scale {scale:g} is more than {model}'s factor, {content.scale}")
+        raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
         _say(f"error: {result.error}")
@@ -232,7 +239,7 @@ def evaluate(
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Folder with HR/ (and LRx4/ ...), or of HR pictures.")
     ],
-    model: ModelOption = "span-x4",
+    model: ModelOption = None,
     adapter: AdapterOption = None,
     protocol: Annotated[
         Literal["classic-y", "ntire-rgb"], typer.Option("--protocol", help="How the figures are computed.")
@@ -327,6 +334,9 @@ def pretrain(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
     device: TrainDeviceOption = "cpu",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="By torch.compile: a little faster, in a long run.")
+    ] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -373,6 +383,7 @@ def pretrain(
             zoo.load(start) if start else None,
             resume,
             own,
+            compile,
             report,
             meter.say,
         )
@@ -392,7 +403,12 @@ def adapt(
     ],
     base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="A stronger model of the same scale, any width, to distil from.")
+        str | None,
+        typer.Option(
+            "--teacher",
+            help="A stronger model of the same scale, any width, to distil from. "
+            "Default: with --guard and a bundled base, its wider sister, if there is one.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Adapter file to write. Default: IMAGES.safetensors.")
@@ -450,6 +466,7 @@ def adapt(
     own = ctx.with_resource(parallel.joined(device))
     model = zoo.load(base)
     begun = adapter.read(start) if start else None
+    teacher = teacher or (zoo.teacher_of(base) if guard is not None else None)
     teaching = zoo.load(teacher) if teacher else None
     folder = target.with_suffix(".run")
     verb.check(
@@ -565,14 +582,11 @@ def extract(
         _say(f"{output}: {made.parameters:,} numbers; {remainder.total:.1%} of the change lost, biases included")
 
 
-def _load_adapted(model: str, adapters: list[str]) -> Any:
-    """A base with adapters added, each `FILE` or `FILE:STRENGTH`."""
+def _load_adapted(model: str | None, adapters: list[str], factor: float | None = None) -> Any:
+    """A base (by default the one for the adapters or the factor) with adapters, `FILE` or `FILE:STRENGTH`, added."""
     from dsclora import adapter, zoo
 
-    content = zoo.load(model)
-    if not adapters:
-        return content
-    parsed = []
+    parsed: list[tuple[adapter.Adapter, float]] = []
     for text in adapters:
         name, strength = text, 1.0
         head, colon, tail = text.rpartition(":")
@@ -584,7 +598,9 @@ def _load_adapted(model: str, adapters: list[str]) -> Any:
             if not abs(strength) <= 100:
                 raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
         parsed.append((zoo.load_adapter(name), strength))
-    return adapter.merge(content, parsed)
+    base = str(parsed[0][0].training.get("base")) if parsed else None
+    content = zoo.load(model or zoo.suited(factor, base))
+    return adapter.merge(content, parsed) if parsed else content
 
 
 @app.command(name="import")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
-from dsclora.errors import OutputError, RecipeError
+from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
 
@@ -43,6 +45,7 @@ def pretrain(
     start: weights.Model | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
+    compile: bool = False,
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -56,12 +59,13 @@ def pretrain(
         start: begin with this model's weights, `span.expand`ed, instead of fresh ones: of the same width, any scale.
         resume: go on from `output/checkpoint.pt`.
         device: to train on. Under `torchrun`, call it inside `parallel.joined`.
+        compile: run the network through `torch.compile`, on a GPU with CUDA graphs. On a CPU it needs a C++ compiler.
         report: called with the progress.
         say: called with a line of text for whatever else a user should know.
 
     Raises:
         RecipeError: recipe, teacher and start do not fit each other.
-        TrainingError: as `fit.fit` and `fit.check_shares`.
+        TrainingError: as `fit.fit`, `fit.check_shares` and `compiled`.
         ImageError: a folder without usable pictures.
         OutputError: `output` holds another run, or cannot be written.
     """
@@ -105,9 +109,11 @@ def pretrain(
         span.spread(net, span.to_tensor(first.lr), recipe.network.spread)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
+    running = compiled(net, device) if compile else net
+
+    def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
-        return loss_of(net, batch, stage, recipe.precision, device)
+        return loss_of(running, batch, stage, recipe.precision, device)
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
@@ -144,7 +150,21 @@ def pretrain(
     return Outcome(model, path, psnr)
 
 
-def loss_of(net: nn.Module, batch: Batch, stage: Stage, precision: str, device: torch.device | str = "cpu") -> Tensor:
+def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """The network's forward pass through `torch.compile`, on a GPU with CUDA graphs; it shares the weights.
+
+    Raises:
+        TrainingError: a CPU and no C++ compiler.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise TrainingError("--compile needs a C++ compiler, and neither g++ nor clang++ is here; go on without it")
+    return torch.compile(net, mode="reduce-overhead" if kind == "cuda" else None, dynamic=False)
+
+
+def loss_of(
+    net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, precision: str, device: torch.device | str = "cpu"
+) -> Tensor:
     """Of a batch: the distance to the originals and to the teacher's pictures, with the stage's weights; a scalar.
 
     Args:

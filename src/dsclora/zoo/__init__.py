@@ -37,6 +37,25 @@ def load_adapter(name: str) -> adapter.Adapter:
     return adapter.read(_find(name, _folder() / "adapters", "adapter", adapter_names()))
 
 
+def suited(factor: float | None = None, of: str | None = None) -> str:
+    """Name of the bundled model to take where none is named.
+
+    Args:
+        factor: of the enlargement, if it is known: the smallest scale that reaches it is best and fastest.
+        of: the base that an adapter was made for, which decides.
+    """
+    if of in names():
+        return str(of)
+    scales = (scale for scale in range(1, 9) if factor is not None and scale >= factor)
+    return next((f"span-x{scale}" for scale in scales if f"span-x{scale}" in names()), DEFAULT)
+
+
+def teacher_of(base: str) -> str | None:
+    """Name of the bundled model that teaches a bundled base where no teacher is named, if there is one."""
+    wider = f"{base}-wide"
+    return wider if base in names() and wider in names() else None
+
+
 def adapt_recipe() -> Path:
     """The recipe of `dsclora adapt`."""
     return _folder() / "adapt.toml"
