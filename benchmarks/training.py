@@ -14,9 +14,10 @@ import argparse
 import copy
 import json
 import platform
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,14 @@ from torch.utils.data import DataLoader, Dataset
 from dsclora import pretrain, recipes, span, weights, zoo
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
+from dsclora.errors import TrainingError
 from dsclora.pairs import PairStore, Uint8, find_pairs, open_store
 
 Step = Callable[[int], float]
 """Makes one step; returns the seconds that its data took."""
+
+Open = Callable[[], Step]
+"""Makes a row ready for a block of steps, outside of the time that is taken."""
 
 
 class Literal(span.Conv3XC):
@@ -50,12 +55,13 @@ class Pngs(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, folder: Path, scale: int, patch: int, count: int) -> None:
         self.files, self.scale, self.patch, self.count = sorted(folder.glob("*-hr.png")), scale, patch, count
+        self.first = 0
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        random = np.random.default_rng(index)
+        random = np.random.default_rng(self.first + index)
         path = self.files[random.integers(len(self.files))]
         hr, lr = (np.asarray(Image.open(p)) for p in (path, path.with_name(path.name.replace("-hr", "-lr"))))
         y, x = (int(random.integers(side - self.patch + 1)) for side in lr.shape[:2])
@@ -87,34 +93,37 @@ class Training:
         self.averaged.update_parameters(self.net)
 
 
-def plain_step(
-    training: Training, teacher: nn.Module | None, loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device
-) -> Step:
-    """Of the row `plain`."""
-    stream: Iterator[tuple[Tensor, Tensor]] = iter(loader)
+def plain(training: Training, teacher: nn.Module | None, pngs: Pngs, batch: int, workers: int) -> Open:
+    """The row `plain`. Its workers start and end with each block, so that they decode for no other row's time."""
+    device = next(training.net.parameters()).device
 
-    def step(_: int) -> float:
-        begin = time.perf_counter()
-        lr, hr = (tensor.to(device) for tensor in next(stream))
-        data = time.perf_counter() - begin
-        sr = training.net(lr)
-        loss = functional.l1_loss(sr, hr)
-        if teacher is not None:
-            with torch.no_grad():
-                wanted = teacher(lr)
-            loss = loss + functional.l1_loss(sr, wanted)
-        training.step(loss)
-        return data
+    def start() -> Step:
+        pngs.first += len(pngs)
+        stream = iter(DataLoader(pngs, batch, num_workers=workers, prefetch_factor=1 if workers else None))
 
-    return step
+        def step(_: int) -> float:
+            begin = time.perf_counter()
+            lr, hr = (tensor.to(device) for tensor in next(stream))
+            data = time.perf_counter() - begin
+            sr = training.net(lr)
+            loss = functional.l1_loss(sr, hr)
+            if teacher is not None:
+                with torch.no_grad():
+                    wanted = teacher(lr)
+                loss = loss + functional.l1_loss(sr, wanted)
+            training.step(loss)
+            return data
+
+        return step
+
+    return start
 
 
-def our_step(
-    name: str, training: Training, recipe: recipes.PretrainRecipe, store: PairStore, device: torch.device
-) -> Step:
-    """Of the other rows."""
+def ours(name: str, training: Training, recipe: recipes.PretrainRecipe, store: PairStore) -> Open:
+    """The other rows."""
     stage = recipe.stages[0]
     patch = stage.patch // recipe.network.scale
+    device = next(training.net.parameters()).device
     first = store.batch(0, 0, stage.batch, patch)
     net = pretrain.compiled(training.net, device) if name == "compiled" else training.net
 
@@ -125,17 +134,18 @@ def our_step(
         training.step(pretrain.loss_of(net, batch, stage, recipe.precision, device))
         return data
 
-    return step
+    return lambda: step
 
 
-def make_steps(
+def make_rows(
     recipe: recipes.PretrainRecipe,
     store: PairStore,
     teacher: weights.Model | None,
-    loader: DataLoader[tuple[Tensor, Tensor]],
+    pngs: Pngs,
     device: torch.device,
-) -> dict[str, Step]:
-    """By row; all begin with the same weights."""
+    workers: int,
+) -> dict[str, Open]:
+    """By name; all begin with the same weights."""
     network, stage = recipe.network, recipe.stages[0]
     fresh = span.SpanTrain(network.channels, network.scale, range=network.range)
     lr = store.batch(0, 0, stage.batch, stage.patch // network.scale).lr
@@ -143,24 +153,30 @@ def make_steps(
     usual = span.Span(network.channels, network.scale, range=network.range, conv=Literal)
     usual.load_state_dict(fresh.state_dict())
     teaching = span.from_model(teacher).to(device) if teacher is not None else None
-    steps = {"plain": plain_step(Training(usual.to(device), recipe), teaching, loader, device)}
+    rows = {"plain": plain(Training(usual.to(device), recipe), teaching, pngs, stage.batch, workers)}
     for name in ("dsclora", "compiled", "constant"):
         net = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps[name] = our_step(name, Training(net, recipe), recipe, store, device)
-    return steps
+        try:
+            rows[name] = ours(name, Training(net, recipe), recipe, store)
+        except TrainingError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return rows
 
 
-def measure(steps: dict[str, Step], rounds: int, block: int) -> dict[str, tuple[float, float]]:
+def measure(rows: dict[str, Open], rounds: int, block: int) -> dict[str, tuple[float, float]]:
     """By row: seconds a step and the share of data in them, medians over rounds of blocks."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for number in range(rounds + 1):
-        for name, step in steps.items():
+        for name, start in rows.items():
+            step = start()
+            step(0)  # warms up
             begin = time.perf_counter()
             data = sum(step(number * block + k) for k in range(block))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - begin
-            if number:  # the first warms up
+            del step  # its workers end
+            if number:  # the first round warms up
                 times[name].append((seconds / block, data / seconds))
     return {
         name: (float(np.median([t for t, _ in pairs])), float(np.median([d for _, d in pairs])))
@@ -178,7 +194,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--block", type=int, default=5, help="steps in a row")
+    parser.add_argument("--block", type=int, default=10, help="steps in a row")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -195,16 +211,16 @@ def main() -> None:
             if min(store.lr(number).shape[:2]) >= patch:
                 Image.fromarray(store.hr(number)).save(folder / f"{number}-hr.png")
                 Image.fromarray(store.lr(number)).save(folder / f"{number}-lr.png")
-        pngs = Pngs(folder, scale, patch, (args.rounds + 1) * args.block * stage.batch)
-        loader = DataLoader(pngs, stage.batch, num_workers=args.workers, persistent_workers=args.workers > 0)
-        measured = measure(make_steps(recipe, store, teacher, loader, device), args.rounds, args.block)
-    plain, constant = measured["plain"][0], measured["constant"][0]
+        pngs = Pngs(folder, scale, patch, (args.block + 1) * stage.batch)
+        rows = make_rows(recipe, store, teacher, pngs, device, args.workers)
+        measured = measure(rows, args.rounds, args.block)
+    usual, constant = measured["plain"][0], measured["constant"][0]
     table = [
         {
             "row": name,
             "patches_per_s": round(stage.batch / seconds, 1),
             "data_share": round(share, 4),
-            "ratio_to_plain": round(plain / seconds, 3),
+            "ratio_to_plain": round(usual / seconds, 3),
             "ratio_to_constant": round(constant / seconds, 3),
         }
         for name, (seconds, share) in measured.items()

@@ -34,12 +34,11 @@ def main() -> None:
             strength = low + at * (high - low)
             fixed.append(step.model_copy(update={"strength": (strength, strength)}))
         folders = given.out / f"{at:g}" / "HR", given.out / f"{at:g}" / f"LRx{given.scale}"
-        for folder in folders:
-            folder.mkdir(parents=True)
         for number, pair in enumerate(find_pairs(given.folder, given.scale)):
             _, hr = read_pair(pair, given.scale)
             lr = degrade(hr, given.scale, fixed, np.random.default_rng((7, number)))
             for folder, picture in zip(folders, (hr, lr), strict=True):
+                (folder / pair.name).parent.mkdir(parents=True, exist_ok=True)
                 pyvips.Image.new_from_array(np.ascontiguousarray(picture)).write_to_file(f"{folder / pair.name}.png")
         print(given.out / f"{at:g}", *(f"{step.kind} {step.strength[0]:g}" for step in fixed))
 

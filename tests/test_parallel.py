@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from conftest import photo, random_model, save
-from dsclora import parallel, weights
+from dsclora import adapter, parallel, weights
 from dsclora.errors import UsageError
 
 RECIPE = """
@@ -107,16 +109,46 @@ def test_killed_on_two_and_resumed_on_one(work: Path) -> None:
     assert two == pytest.approx(one, rel=1e-3)
 
 
-def test_hosts_that_share_no_files(work: Path) -> None:
+def on_two_hosts(work: Path, arguments: Callable[[str], list[str]]) -> None:
+    """Run two agents of torchrun, the outputs of the first called a, those of the second b."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+        port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "1", "--local-addr", "127.0.0.1"]
-    hosts = [subprocess.Popen([*command, "-m", "dsclora", *pretrain(name)], cwd=work, env=ONE_THREAD) for name in "ab"]
-    assert [host.wait() for host in hosts] == [0, 0]
-    assert len(list(work.glob("?/model.safetensors"))) == 1
-    assert len(list(work.glob("?/checkpoint.pt"))) == 1
+    command += ["--master-addr", "127.0.0.1", "--master-port", port, "--node-rank"]
+    hosts = [
+        subprocess.Popen([*command, str(n), "-m", "dsclora", *arguments("ab"[n])], cwd=work, env=ONE_THREAD)
+        for n in range(2)
+    ]
+    assert [host.wait(timeout=200) for host in hosts] == [0, 0]
+
+
+def test_hosts_that_share_no_files(work: Path) -> None:
+    on_two_hosts(work, pretrain)
+    assert [path.parent.name for path in work.glob("?/model.safetensors")] == ["a"]
+    assert [path.parent.name for path in work.glob("?/checkpoint.pt")] == ["a"]
+
+
+def test_a_resumed_run_keeps_the_plan_of_the_first_host(work: Path) -> None:
+    command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors", "--minutes", "0.1"]
+    on_two_hosts(work, lambda name: [*command, "-o", f"{name}.safetensors"])
+    made = adapter.read(work / "a.safetensors").updates
+    assert not (work / "b.safetensors").exists()
+    on_two_hosts(work, lambda name: [*command, "-o", f"{name}.safetensors", "--resume", "--overwrite"])
+    again = adapter.read(work / "a.safetensors").updates
+    assert all(np.array_equal(made[conv].b, again[conv].b) for conv in made), "it had come to its end"
+
+
+def test_processes_with_other_recipes(work: Path) -> None:
+    (work / "recipe0.toml").write_text(RECIPE)
+    (work / "recipe1.toml").write_text(RECIPE.replace("2e-3", "1e-3"))
+    line = f"exec {sys.executable} -m dsclora {' '.join(pretrain('two'))}".replace("recipe.toml", "recipe$RANK.toml")
+    (work / "run.sh").write_text(line)
+    command = [*TOGETHER, "--no-python", "bash", "run.sh"]
+    done = subprocess.run(command, cwd=work, env=ONE_THREAD, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert "recipe, pictures or models are not those of the first process" in done.stderr
+    assert "internal error" not in done.stderr
 
 
 def test_adapt_on_two_processes(work: Path) -> None:

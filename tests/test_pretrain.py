@@ -115,7 +115,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, folders: tuple[Path, Path])
 
 def test_nothing_to_compile_with(tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(TrainingError, match="compiler, and neither"):
+    with pytest.raises(TrainingError, match="is not here; go on without it"):
         pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "a", compile=True)
 
 
@@ -188,6 +188,14 @@ def test_too_small_to_validate_on(tmp_path: Path, folders: tuple[Path, Path]) ->
     save(folders[1] / "tiny.png", photo(4, 4))
     with pytest.raises(ImageError, match=r"tiny.png: too small"):
         pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
+
+
+def test_shares_make_up_the_batch(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store")
+    store.add_teacher("negative", lambda lr: 255 - lr.repeat(2, 0).repeat(2, 1))
+    whole, parts = store.batch(3, 4, 6, 16), [store.batch(3, 4, 6, 16, (k, 3)) for k in range(3)]
+    for field in ("lr", "hr", "teacher"):
+        assert np.array_equal(np.concatenate([getattr(part, field) for part in parts]), getattr(whole, field))
 
 
 def test_an_interrupted_store_is_made_anew(tmp_path: Path, folders: tuple[Path, Path]) -> None:

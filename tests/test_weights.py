@@ -251,3 +251,13 @@ def test_the_bundled_models_are_sound() -> None:
         assert (Path(zoo.__file__).parent / "adapters" / f"{name}.md").exists(), "every adapter has a card"
     with pytest.raises(ModelError, match="no bundled model"):
         zoo.load("span-x9")
+
+
+def test_the_model_that_suits() -> None:
+    assert zoo.suited() == zoo.DEFAULT
+    assert zoo.suited(3.5) == "span-x4"
+    assert zoo.suited(9) == zoo.DEFAULT
+    for name in zoo.adapter_names():
+        added = zoo.load_adapter(name)
+        assert zoo.suited(1, added) == added.training["base"], "the adapter decides"
+    assert zoo.teacher_of("a file") is None

@@ -21,7 +21,7 @@ from dsclora.degrade import degrade
 from dsclora.engines.torch import Torch
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
-from dsclora.objective import Objective, taught
+from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
 from dsclora.recipes import AdaptRecipe, Stage
 from dsclora.sources import WINDOW, Sources
@@ -168,7 +168,9 @@ def adapt(
         choose = list(read_for_validation(sources.choose, base.scale, border, held_out, WINDOW))
         objective = Objective(recipe, store, guard, teaching, taps, device)
         path = folder / "plan.json"
-        plan = Plan(**json.loads(path.read_text())) if begun and resume and path.exists() else None
+        plan = parallel.decided(
+            lambda: Plan(**json.loads(path.read_text())) if begun and resume and path.exists() else None
+        )
         if plan is not None and (minutes is not None or iterations is not None):
             say("a resumed run keeps the budget of its first start")
         factor = 1.0 if iterations is None else iterations / sum(stage.iterations for stage in recipe.stages)
@@ -188,7 +190,8 @@ def adapt(
         if plan is None:
             validations = recipe.validations
             if end is not None:
-                factor, validations = parallel.decided(lambda: _plan(recipe, net, objective, choose, sources, end))
+                own = _plan(recipe, net, objective, choose, sources, end)  # on all processes: they share the cores
+                factor, validations = parallel.decided(lambda: own)
             plan = Plan(factor, validations, cached)
             if parallel.rank() == 0:
                 with files.replacing(path, overwrite=True) as temporary:
@@ -240,7 +243,7 @@ def adapt(
         "chosen_by": {"protocol": "classic-y", "pictures": len(choose), "psnr": round(best, 4)},
     }
     made = adapters.Adapter(convlora.extract(fitted), base.sha256, base.scale, base.channels, training, recipe.license)
-    return judge(base, made, sources, held_out)
+    return parallel.decided(lambda: judge(base, made, sources, held_out, device=device))
 
 
 def check(
@@ -261,7 +264,7 @@ def check(
         guarded: whether there will be guard pictures.
 
     Raises:
-        RecipeError, OutputError, ModelError: as `adapt`.
+        RecipeError, OutputError, ModelError, TrainingError: as `adapt`.
     """
     _prepare(recipe, base, folder, teacher, guarded, start, resume, overwrite)
 
@@ -293,6 +296,7 @@ def judge(
     sources: Sources,
     reduce: Callable[[Uint8, int], Uint8] | None = None,
     samples: int = 4,
+    device: torch.device | str = "cpu",
 ) -> Outcome:
     """Compare a base with and without an adapter on pictures that were not trained on.
 
@@ -301,8 +305,9 @@ def judge(
         sources: its `judge` and `general` pictures count.
         reduce: as `open_store`, of the held-out pictures.
         samples: pictures to keep for showing.
+        device: to compute on.
     """
-    runs = [span.as_function(span.from_model(m)) for m in (base, adapters.merge(base, [(made, 1.0)]))]
+    runs = [span.as_function(span.from_model(m).to(device)) for m in (base, adapters.merge(base, [(made, 1.0)]))]
     protocol = metrics.protocol("classic-y", base.scale)
     shown: list[tuple[str, Uint8, Uint8, Uint8, Uint8]] = []
 
@@ -339,11 +344,10 @@ def _suited(recipe: AdaptRecipe, base: weights.Model, teacher: weights.Model | N
     """Check a recipe against what is there; without a teacher its distillation terms are left out."""
     if teacher is not None and teacher.scale != base.scale:
         raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{base.scale}")
-    fit.check_shares([stage.batch for stage in recipe.stages])
-    if guarded and any(not stage.hr_weight or stage.batch < 2 * parallel.count() for stage in recipe.stages):
-        raise RecipeError(
-            "with a guard every stage needs an hr_weight, and a batch of 2 or more a process to share with it"
-        )
+    if guarded and any(not stage.hr_weight or stage.batch < 2 for stage in recipe.stages):
+        raise RecipeError("with a guard every stage needs an hr_weight, and a batch of 2 or more to share with it")
+    guards = [guard_patches(stage.batch, recipe.guard_share) if guarded else 0 for stage in recipe.stages]
+    fit.check_shares([*guards, *(stage.batch - part for stage, part in zip(recipe.stages, guards, strict=True))])
     if teacher is not None:
         return recipe
     if any(not stage.hr_weight for stage in recipe.stages):

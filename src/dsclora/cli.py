@@ -332,7 +332,9 @@ def pretrain(
         str | None, typer.Option("--start", help="Begin with this model's weights: of the same width, any scale.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
+    ] = False,
     device: TrainDeviceOption = "cpu",
     compile: Annotated[
         bool, typer.Option("--compile", help="By torch.compile: a little faster, in a long run.")
@@ -380,12 +382,12 @@ def pretrain(
             valid,
             folder,
             zoo.load(teacher) if teacher else None,
-            zoo.load(start) if start else None,
-            resume,
-            own,
-            compile,
-            report,
-            meter.say,
+            start=zoo.load(start) if start else None,
+            resume=resume,
+            device=own,
+            compile=compile,
+            report=report,
+            say=meter.say,
         )
     if parallel.rank() > 0:
         return
@@ -424,7 +426,9 @@ def adapt(
     ] = None,
     start: Annotated[Path | None, typer.Option("--start", help="Go on from this adapter of the same base.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption, bit for bit.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
+    ] = False,
     device: TrainDeviceOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -436,7 +440,7 @@ def adapt(
 
     Example: dsclora adapt scans/ --minutes 10 -o scans.safetensors
 
-    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora adapt ...
+    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora adapt ... (whose exit code is 0 or 1 alone)
     """
     try:
         import torch
@@ -598,8 +602,7 @@ def _load_adapted(model: str | None, adapters: list[str], factor: float | None =
             if not abs(strength) <= 100:
                 raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
         parsed.append((zoo.load_adapter(name), strength))
-    base = str(parsed[0][0].training.get("base")) if parsed else None
-    content = zoo.load(model or zoo.suited(factor, base))
+    content = zoo.load(model or zoo.suited(factor, parsed[0][0] if parsed else None))
     return adapter.merge(content, parsed) if parsed else content
 
 

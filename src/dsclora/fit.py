@@ -93,7 +93,7 @@ def learning_rate(stage: Curve, step: int) -> float:
 
 
 def check_shares(batches: Sequence[int]) -> None:
-    """Check that batches divide among the processes.
+    """Check that batches, or parts of them, divide among the processes.
 
     Raises:
         TrainingError: one does not.
@@ -125,7 +125,7 @@ def fit(
     """Train a network in place and return its averaged weights at their best.
 
     A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
-    where an uninterrupted one does, on the same machine with the same number of threads and processes. Where training
+    where an uninterrupted one does, on the same CPU with the same number of threads and processes. Where training
     diverges (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last good
     checkpoint and on with half the learning rate, up to `SLOWDOWNS` times.
 
@@ -152,6 +152,8 @@ def fit(
         TrainingError: resuming another run or from a damaged checkpoint; training diverges again and again.
         OutputError: a checkpoint cannot be written.
     """
+    if parallel.decided(lambda: identity) != identity:
+        raise TrainingError(f"{directory}: recipe, pictures or models are not those of the first process")
     trained = [p for p in net.parameters() if p.requires_grad]
     # each attention of a fresh SPAN multiplies by nearly zero; with Adam's usual epsilon of 1e-8 blocks 2 to 5 stood
     # still for 19,000 iterations, their gradients 1e-15 to 1e-12 (measured)
@@ -219,7 +221,7 @@ def fit(
             step = restore(saved)
         else:
             step = 0
-            parallel.average([p.detach() for p in (*trained, *averaged.parameters())])  # they differ by rounding
+            parallel.spread([p.detach() for p in (*trained, *averaged.parameters())])  # they may differ by rounding
             if validate_first:
                 best = validate()
                 tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))
@@ -247,7 +249,7 @@ def fit(
             reporting = validating or step % report_every == 0
             if not (saving or reporting):
                 continue
-            sound = all(bool(p.isfinite().all()) for p in trained)
+            sound = parallel.decided(lambda: all(bool(p.isfinite().all()) for p in trained))
             current = None
             if validating and sound:
                 current = validate()

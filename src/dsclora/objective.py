@@ -20,6 +20,11 @@ def taught(store: PairStore, guard: PairStore | None, teach_own: bool) -> list[P
     return [store, guard] if teach_own else [guard]
 
 
+def guard_patches(batch: int, share: float) -> int:
+    """How many patches of a batch are cut from guard pictures: that share, but one at least, and not all."""
+    return min(batch - 1, max(1, round(batch * share)))
+
+
 class Objective:
     """The loss of a step: a batch, the student's and the teacher's picture of it, and the three terms.
 
@@ -56,25 +61,23 @@ class Objective:
     def terms(self, net: nn.Module, stage: Stage, step: int) -> dict[str, Tensor]:
         """The weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
         seed, patch = self._recipe.seed, stage.patch // self._store.scale
-        guarded, share = 0, parallel.share()
-        if self._guard is not None:
-            each = stage.batch // share[1]  # every process has as many of them
-            guarded = share[1] * min(each - 1, max(1, round(each * self._recipe.guard_share)))
-        own = self._store.batch(seed, step, stage.batch - guarded, patch, share)
+        share = parallel.share()
+        guards = guard_patches(stage.batch, self._recipe.guard_share) if self._guard is not None else 0
+        own = self._store.batch(seed, step, stage.batch - guards, patch, share)
         batches = [own]
-        if self._guard is not None and guarded:
-            batches.append(self._guard.batch(seed + 1, step, guarded, patch, share))
+        if self._guard is not None and guards:
+            batches.append(self._guard.batch(seed + 1, step, guards, patch, share))
         lr = span.to_tensor(np.concatenate([b.lr for b in batches]), self._device)
         count = len(own.lr)
         sr, features = self._run(net, lr, bool(stage.affinity_weight))
         terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr, self._device))}
 
-        alone = bool(guarded) and not (self._recipe.teach_own and stage.teacher_weight)
+        alone = bool(guards) and not (self._recipe.teach_own and stage.teacher_weight)
         part = slice(count if alone else 0, None)
         made = [batch.teacher for batch in (batches[1:] if alone else batches)]
         cached = [picture for picture in made if picture is not None]
         live = self._teacher is not None and (len(cached) < len(made) or bool(stage.affinity_weight))
-        if live and (stage.teacher_weight or stage.affinity_weight or guarded):
+        if live and (stage.teacher_weight or stage.affinity_weight or guards):
             assert self._teacher is not None
             with torch.no_grad():
                 target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
@@ -82,9 +85,9 @@ class Objective:
             target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:
             return terms
-        weight = stage.teacher_weight or float(bool(guarded))
+        weight = stage.teacher_weight or float(bool(guards))
         if weight:
-            terms["guard" if guarded else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
+            terms["guard" if guards else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
         if stage.affinity_weight and features:
             positions = patch * patch
             rows = None

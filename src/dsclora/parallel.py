@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from dsclora.errors import UsageError
+from dsclora.errors import TrainingError, UsageError
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ def joined(device: str = "cpu") -> Iterator[torch.device]:
     own = torch.device(device, local) if device == "cuda" else torch.device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield own
         return
@@ -46,6 +47,15 @@ def joined(device: str = "cpu") -> Iterator[torch.device]:
         yield own
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """The loss of another process is not reported as an error of this one."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError("another process has failed; see its message") from error
 
 
 def count() -> int:
@@ -68,7 +78,8 @@ def decided(decide: Callable[[], T]) -> T:
     if count() == 1:
         return decide()
     decision = [decide() if rank() == 0 else None]
-    distributed.broadcast_object_list(decision, device=torch.device("cpu"))
+    with _told():
+        distributed.broadcast_object_list(decision, device=torch.device("cpu"))
     return decision[0]  # type: ignore[return-value]
 
 
@@ -80,8 +91,17 @@ def in_turns(work: Callable[[], T]) -> T:
     for turn in range(3):
         if turn == own:
             result = work()
-        distributed.barrier()
+        with _told():
+            distributed.barrier()
     return result
+
+
+def spread(tensors: Sequence[Tensor]) -> None:
+    """Give all processes the first one's tensors, in place."""
+    if count() > 1:
+        with _told():
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
 
 
 def average(tensors: Sequence[Tensor]) -> None:
@@ -89,7 +109,8 @@ def average(tensors: Sequence[Tensor]) -> None:
     if count() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    distributed.all_reduce(flat)
+    with _told():
+        distributed.all_reduce(flat)
     flat /= count()
     for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(mean.view(tensor.shape))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ def pretrain(
     valid: Path,
     output: Path,
     teacher: weights.Model | None = None,
+    *,
     start: weights.Model | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
@@ -157,8 +159,9 @@ def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Te
         TrainingError: a CPU and no C++ compiler.
     """
     kind = torch.device(device).type
-    if kind == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        raise TrainingError("--compile needs a C++ compiler, and neither g++ nor clang++ is here; go on without it")
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if kind == "cpu" and not shutil.which(compiler):
+        raise TrainingError(f"--compile needs a C++ compiler, and {compiler} is not here; go on without it")
     return torch.compile(net, mode="reduce-overhead" if kind == "cuda" else None, dynamic=False)
 
 

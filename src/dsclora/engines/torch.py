@@ -19,6 +19,8 @@ class Torch:
             device == "mps" and not torch.backends.mps.is_available()
         ):
             raise EngineError(f"PyTorch {torch.__version__} sees no {device} device here; use --device cpu")
+        if device == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
         if threads is not None:
             torch.set_num_threads(threads)
         self.scale, self.halo = model.scale, HALO

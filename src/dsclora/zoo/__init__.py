@@ -37,15 +37,18 @@ def load_adapter(name: str) -> adapter.Adapter:
     return adapter.read(_find(name, _folder() / "adapters", "adapter", adapter_names()))
 
 
-def suited(factor: float | None = None, of: str | None = None) -> str:
+def suited(factor: float | None = None, added: adapter.Adapter | None = None) -> str:
     """Name of the bundled model to take where none is named.
 
     Args:
         factor: of the enlargement, if it is known: the smallest scale that reaches it is best and fastest.
-        of: the base that an adapter was made for, which decides.
+        added: an adapter, whose base it is to be.
     """
-    if of in names():
-        return str(of)
+    if added is not None:
+        bases = [name for name in names() if load(name).sha256 == added.base_sha256]
+        if bases:
+            return bases[0]
+        factor = added.scale
     scales = (scale for scale in range(1, 9) if factor is not None and scale >= factor)
     return next((f"span-x{scale}" for scale in scales if f"span-x{scale}" in names()), DEFAULT)
 
