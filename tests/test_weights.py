@@ -261,3 +261,4 @@ def test_the_model_that_suits() -> None:
         added = zoo.load_adapter(name)
         assert zoo.suited(1, added) == added.training["base"], "the adapter decides"
     assert zoo.teacher_of("a file") is None
+    assert zoo.teacher_of("span-x4") == "span-x4-wide"
