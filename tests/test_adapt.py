@@ -308,6 +308,27 @@ def test_divergence_goes_back_with_half_the_rate(tmp_path: Path, how: str) -> No
     assert rows[-1]["step"] == 60
 
 
+def test_a_checkpoint_that_had_collapsed_is_not_gone_back_to(tmp_path: Path) -> None:
+    net = torch.nn.Linear(1, 1)
+    said: list[str] = []
+
+    def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
+        if step == 25 and not said:  # a checkpoint is due at 30, a validation at 40
+            with torch.no_grad():
+                next(net.parameters()).add_(1e6)
+        value: torch.Tensor = net(torch.ones(1, 1)).abs().sum()
+        return value
+
+    def score(net: torch.nn.Module) -> float:
+        return -20.0 if next(net.parameters()).abs().max() > 1e3 else 10.0
+
+    fit.fit(
+        net, [Stage(iterations=60)], loss, score, tmp_path, ema=0.5, clip=1.0, validate_every=20, checkpoint_every=10,
+        identity="", say=said.append,
+    )  # fmt: skip
+    assert said == ["diverged before iteration 40; back to 20, on with half the learning rate"]
+
+
 def test_budgets(pictures: Path, tmp_path: Path) -> None:
     base = random_model(2, 6)
     two = recipe().model_copy(update={"stages": [recipe(iterations=30).stages[0], recipe(iterations=10).stages[0]]})

@@ -126,8 +126,8 @@ def fit(
 
     A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
     where an uninterrupted one does, on the same CPU with the same number of threads and processes. Where training
-    diverges (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last good
-    checkpoint and on with half the learning rate, up to `SLOWDOWNS` times.
+    diverges (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last
+    validation and on with half the learning rate, up to `SLOWDOWNS` times.
 
     Args:
         net: trained in place; only parameters that require gradients change.
@@ -261,8 +261,9 @@ def fit(
                 parallel.average([total])
                 tell(Progress(step, steps, float(total) / counted, rate, seconds, current, best))
             if sound and saving:
+                save(snapshot(step))
+            if sound and validating:  # a state that was not validated may be one that has collapsed already
                 good = _copy(snapshot(step))
-                save(good)
             if not sound:
                 if slowdowns == SLOWDOWNS:
                     raise TrainingError(
