@@ -255,7 +255,7 @@ def test_the_bundled_models_are_sound() -> None:
 
 def test_the_model_that_suits() -> None:
     assert zoo.suited() == zoo.DEFAULT
-    assert zoo.suited(3.5) == "span-x4"
+    assert [zoo.suited(factor) for factor in (1.5, 2, 2.1, 3, 3.5)] == ["span-x2"] * 2 + ["span-x3"] * 2 + ["span-x4"]
     assert zoo.suited(9) == zoo.DEFAULT
     for name in zoo.adapter_names():
         added = zoo.load_adapter(name)
