@@ -221,7 +221,7 @@ def fit(
             step = restore(saved)
         else:
             step = 0
-            parallel.spread([p.detach() for p in (*trained, *averaged.parameters())])  # they may differ by rounding
+            parallel.broadcast([p.detach() for p in (*trained, *averaged.parameters())])  # they may differ by rounding
             if validate_first:
                 best = validate()
                 tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))

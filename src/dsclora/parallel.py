@@ -96,7 +96,7 @@ def in_turns(work: Callable[[], T]) -> T:
     return result
 
 
-def spread(tensors: Sequence[Tensor]) -> None:
+def broadcast(tensors: Sequence[Tensor]) -> None:
     """Give all processes the first one's tensors, in place."""
     if count() > 1:
         with _told():

@@ -197,6 +197,6 @@ def _identity(
     content.update(store.fingerprint().encode())
     for lr, hr in validation:
         content.update(lr.tobytes() + hr.tobytes())
-    content.update((teacher.fingerprint if teacher else "").encode())
-    content.update((start.fingerprint if start else "").encode())
+    for role, model in (("teacher", teacher), ("start", start)):  # one and the same in another role is another run
+        content.update(f"{role} {model.fingerprint if model else ''}".encode())
     return content.hexdigest()
