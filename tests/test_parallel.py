@@ -87,7 +87,7 @@ def curve(log: Path) -> dict[int, float]:
 
 def test_two_processes_train_what_one_does(work: Path) -> None:
     run([*ALONE, *pretrain("one")], work)
-    done = run([*TOGETHER, "-m", "dsclora", *pretrain("two")], work)
+    done = run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], work)
     one, two = (curve(work / name / "log.jsonl") for name in ("one", "two"))
     assert len(one) == 15
     assert two == pytest.approx(one, rel=1e-3)
@@ -98,7 +98,7 @@ def test_two_processes_train_what_one_does(work: Path) -> None:
 
 def test_killed_on_two_and_resumed_on_one(work: Path) -> None:
     run([*ALONE, *pretrain("one")], work)
-    process = subprocess.Popen([*TOGETHER, "-m", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD)
+    process = subprocess.Popen([*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD)
     while process.poll() is None and not (work / "two" / "checkpoint.pt").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -117,7 +117,7 @@ def on_two_hosts(work: Path, arguments: Callable[[str], list[str]]) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     command += ["--master-addr", "127.0.0.1", "--master-port", port, "--node-rank"]
     hosts = [
-        subprocess.Popen([*command, str(n), "-m", "dsclora", *arguments("ab"[n])], cwd=work, env=ONE_THREAD)
+        subprocess.Popen([*command, str(n), "-m", "--", "dsclora", *arguments("ab"[n])], cwd=work, env=ONE_THREAD)
         for n in range(2)
     ]
     assert [host.wait(timeout=200) for host in hosts] == [0, 0]
@@ -151,11 +151,16 @@ def test_processes_with_other_recipes(work: Path) -> None:
     assert "internal error" not in done.stderr
 
 
+def test_start_is_not_taken_for_an_option_of_torchrun(work: Path) -> None:
+    run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two"), "--start", "base.safetensors"], work)
+    assert weights.read(work / "two" / "model.safetensors").training["start_sha256"]
+
+
 def test_adapt_on_two_processes(work: Path) -> None:
     command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors"]
     command += ["--teacher", "teacher.safetensors", "--guard", "guard"]
     run([*ALONE, *command, "-o", "one.safetensors"], work)
-    done = run([*TOGETHER, "-m", "dsclora", *command, "-o", "two.safetensors", "--json"], work)
+    done = run([*TOGETHER, "-m", "--", "dsclora", *command, "-o", "two.safetensors", "--json"], work)
     one, two = (curve(work / f"{name}.run" / "log.jsonl") for name in ("one", "two"))
     assert len(one) == 6
     assert two == pytest.approx(one, rel=1e-3)
@@ -165,7 +170,7 @@ def test_adapt_on_two_processes(work: Path) -> None:
 def test_a_batch_that_cannot_be_shared(work: Path) -> None:
     (work / "recipe.toml").write_text(RECIPE.replace("batch = 4", "batch = 3"))
     done = subprocess.run(
-        [*TOGETHER, "-m", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD, capture_output=True, text=True
+        [*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD, capture_output=True, text=True
     )
     assert done.returncode != 0
     assert "a batch of 3 patches does not divide among 2 processes" in done.stderr

@@ -347,7 +347,7 @@ def pretrain(
 
     Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
 
-    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora pretrain ...
+    On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora pretrain ...
     """
     try:
         import torch
@@ -440,7 +440,7 @@ def adapt(
 
     Example: dsclora adapt scans/ --minutes 10 -o scans.safetensors
 
-    On several processes or hosts: torchrun --nproc-per-node 2 -m dsclora adapt ... (whose exit code is 0 or 1 alone)
+    On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora adapt ... (whose exit code is 0 or 1 alone)
     """
     try:
         import torch
