@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from conftest import ROOT, photo, random_model, save
-from dsclora import fit, pretrain, recipes, weights
+from dsclora import fit, image, pretrain, recipes, weights
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.pairs import find_pairs, open_store
+from dsclora.resize import imresize
 
 RECIPE = """
 validate_every = 10
@@ -196,6 +197,16 @@ def test_shares_make_up_the_batch(tmp_path: Path, folders: tuple[Path, Path]) ->
     whole, parts = store.batch(3, 4, 6, 16), [store.batch(3, 4, 6, 16, (k, 3)) for k in range(3)]
     for field in ("lr", "hr", "teacher"):
         assert np.array_equal(np.concatenate([getattr(part, field) for part in parts]), getattr(whole, field))
+
+
+def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    plain = open_store(find_pairs(folders[0], 2), 2, tmp_path / "plain")
+    store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store", sizes=[1.0, 0.5])
+    assert len(store) == 2 * len(plain)
+    assert np.array_equal(store.hr(0), plain.hr(0))
+    half = imresize(image.read_rgb8(find_pairs(folders[0], 2)[0].hr), 0.5)
+    assert np.array_equal(store.hr(1), half[: half.shape[0] // 2 * 2, : half.shape[1] // 2 * 2])
+    assert np.array_equal(store.lr(1), imresize(store.hr(1), 0.5))
 
 
 def test_an_interrupted_store_is_made_anew(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -6,6 +6,7 @@ step alone: a run that was interrupted goes on with the very patches it would ha
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,11 @@ def _by_stem(folder: Path) -> dict[Path, Path]:
 
 
 def read_pair(
-    pair: Pair, scale: int, reduce: Callable[[Uint8], Uint8] | None = None, window: int | None = None
+    pair: Pair,
+    scale: int,
+    reduce: Callable[[Uint8], Uint8] | None = None,
+    window: int | None = None,
+    size: float = 1.0,
 ) -> tuple[Uint8, Uint8]:
     """LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
 
@@ -79,12 +84,15 @@ def read_pair(
         scale: HR side over LR side.
         reduce: makes LR where it is not given; by default `imresize`.
         window: of larger pictures only the middle is taken, so many HR pixels high and wide.
+        size: HR is first resized by that factor. Other than 1, LR is made even where it is given.
 
     Raises:
         ImageError: unreadable, or LR and HR do not fit each other.
     """
     hr = image.read_rgb8(pair.hr)
-    if pair.lr is None:
+    if size != 1:
+        hr = imresize(hr, size)
+    if pair.lr is None or size != 1:
         hr = crop_to_multiple(middle(hr, window), scale)
         if 0 in hr.shape:
             raise ImageError(f"{pair.hr}: smaller than {scale} pixels")
@@ -282,6 +290,7 @@ def open_store(
     reduced_by: str = "",
     copies: int = 1,
     window: int | None = None,
+    sizes: Sequence[float] = (1.0,),
 ) -> PairStore:
     """Decode pictures into a store, or open the one made from the same files before.
 
@@ -295,12 +304,20 @@ def open_store(
         reduced_by: tells one `reduce` from another.
         copies: how often every picture is taken, for a `reduce` that differs each time.
         window: as `read_pair`.
+        sizes: every picture is taken once at each of them, as `read_pair`'s `size`.
 
     Raises:
         ImageError: no picture can be read.
     """
     stamp = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for p in pairs for f in (p.hr, p.lr) if f is not None]
-    wanted = {"scale": scale, "files": stamp, "reduced_by": reduced_by, "copies": copies, "window": window}
+    wanted = {
+        "scale": scale,
+        "files": stamp,
+        "reduced_by": reduced_by,
+        "copies": copies,
+        "window": window,
+        "sizes": list(sizes),
+    }
     path = directory / "pairs.json"  # exists only while what it describes is whole
     if path.exists():
         index = json.loads(path.read_text())
@@ -314,8 +331,8 @@ def open_store(
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
         for number, pair in enumerate(pairs):
             try:
-                for copy in range(copies):
-                    lr, hr = read_pair(pair, scale, _numbered(reduce, number * copies + copy), window)
+                for size, copy in itertools.product(sizes, range(copies)):
+                    lr, hr = read_pair(pair, scale, _numbered(reduce, number * copies + copy), window, size)
                     lr_file.write(np.ascontiguousarray(lr).tobytes())
                     hr_file.write(np.ascontiguousarray(hr).tobytes())
                     rows.append((pair.name, lr.shape[0], lr.shape[1]))

@@ -89,7 +89,7 @@ def pretrain(
     validation = list(read_for_validation(find_pairs(valid, scale), scale, protocol.border))
 
     def open_pictures() -> PairStore:
-        store = open_store(find_pairs(train, scale), scale, output / "pictures", say)
+        store = open_store(find_pairs(train, scale), scale, output / "pictures", say, sizes=recipe.sizes)
         if distilling and teacher is not None:
             say(f"the teacher {teacher.name} enlarges the pictures, once")
             teaching = Torch(teacher, device=torch.device(device).type)

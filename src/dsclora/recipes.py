@@ -93,10 +93,13 @@ class PretrainRecipe(Training):
 
     Attributes:
         network: what to train.
+        sizes: every picture is taken once at each of these factors of its own size, 1.0 as it is: sharper and softer
+            ones teach a network more than one camera's.
         validate_every, checkpoint_every: iterations.
     """
 
     network: Network = Network()
+    sizes: Annotated[list[Annotated[float, Field(ge=0.1, le=2.0)]], Field(min_length=1)] = [1.0]
     validate_every: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
 
