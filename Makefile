@@ -1,15 +1,25 @@
 PYTHON ?= python3
 VENV := .venv
 DEMO := .venv-demo
+NATIVE := native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/*.?pp native/src/*/*.py)
 # the exact CPU build keeps the install small; any torch >= 2.6 works
 TORCH ?= torch==2.13.0
 
+# the kernel is an extra: without a compiler everything runs on OpenVINO
+define build_native
+	@if command -v $${CXX:-c++} >/dev/null; then \
+	  echo "building the native kernel"; \
+	  $(1)/bin/pip install --quiet ./native || echo "the native kernel could not be built; going on without it"; \
+	else echo "no C++ compiler: going on without the native kernel"; fi
+	@touch $@
+endef
+
 .PHONY: demo test check lint types format dev clean
 
-demo: $(DEMO)/ready  ## install the light half, enlarge the sample, show the result
+demo: $(DEMO)/native  ## install the light half, enlarge the sample, show the result
 	$(DEMO)/bin/python scripts/demo.py
 
-test: $(VENV)/ready  ## install what tests need and run them all
+test: $(VENV)/native  ## install what tests need and run them all
 	$(VENV)/bin/python -m pytest
 
 check: lint types test  ## what CI runs
@@ -25,7 +35,7 @@ format: $(VENV)/ready
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-dev: $(VENV)/ready
+dev: $(VENV)/native
 
 $(DEMO)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11 ...")'
@@ -39,6 +49,12 @@ $(VENV)/ready: pyproject.toml
 	$(VENV)/bin/pip install --quiet $(TORCH)
 	$(VENV)/bin/pip install --quiet -e '.[dev]'
 	touch $@
+
+$(DEMO)/native: $(DEMO)/ready $(NATIVE)
+	$(call build_native,$(DEMO))
+
+$(VENV)/native: $(VENV)/ready $(NATIVE)
+	$(call build_native,$(VENV))
 
 clean:
 	rm -rf $(VENV) $(DEMO) demo runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -85,6 +85,7 @@ class Nearest:
 
     name = "nearest"
     halo = 0
+    tile = 512
 
     def __init__(self, scale: int = 2) -> None:
         self.scale = scale
@@ -101,6 +102,7 @@ class Wide:
     name = "wide"
     scale = 2
     halo = weights.HALO
+    tile = 512
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         h, w = batch.shape[2:]

@@ -9,11 +9,14 @@ import torch
 
 from conftest import photo, random_model
 from dsclora import span, weights
-from dsclora.engines import RUNTIMES, Engine, choose, open_engine
+from dsclora.engines import RUNTIMES, Engine, Runtime, choose, open_engine
 from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
 from dsclora.weights import Model
 
-NAMES = [r.name for r in RUNTIMES]
+NAMES = [
+    pytest.param(r.name, marks=pytest.mark.skipif(not r.usable, reason=f"{r.name} is not here: {r.install}"))
+    for r in RUNTIMES
+]
 
 
 def reference(model: Model, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -43,6 +46,10 @@ def test_agrees_with_the_network(engine: Engine, model: Model, shape: tuple[int,
     made = engine(floats)
     assert made.dtype == np.float32
     assert np.abs(made - reference(model, floats)).max() < 2e-5
+    words = batch.astype(np.uint16) * 257
+    made = engine(words)
+    assert made.dtype == np.uint16
+    assert np.abs(made - wanted * 65535).max() < 2
 
 
 def test_takes_views_and_keeps_its_results_apart(engine: Engine) -> None:
@@ -51,7 +58,6 @@ def test_takes_views_and_keeps_its_results_apart(engine: Engine) -> None:
     kept = first.copy()
     engine(255 - view)
     assert np.array_equal(first, kept), "a result was overwritten by the next call"
-    assert first.flags.c_contiguous
     assert np.array_equal(engine(np.ascontiguousarray(view)), kept)
     read_only = np.ascontiguousarray(view)
     read_only.flags.writeable = False
@@ -100,12 +106,14 @@ def test_bf16_is_near(model: Model) -> None:
     for name in ("openvino", "torch"):
         made = open_engine(model, name, "bf16")(batch)
         assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
-    with pytest.raises(EngineError, match="no bf16"):
-        open_engine(model, "onnxruntime", "bf16")
+    for name in ("native", "onnxruntime"):
+        with pytest.raises(EngineError, match="no bf16"):
+            open_engine(model, name, "bf16")
 
 
-def test_choice() -> None:
-    assert choose().name == "openvino"
+def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose().name == ("native" if RUNTIMES[0].usable else "openvino")
+    assert choose(precision="bf16").name == "openvino"
     assert choose(device="cuda").name == "torch"
     with pytest.raises(EngineError, match="unknown engine"):
         choose("tensorrt")
@@ -113,6 +121,11 @@ def test_choice() -> None:
         choose(device="tpu")
     with pytest.raises(EngineError, match="does not run on cuda"):
         choose("openvino", "cuda")
+    monkeypatch.setattr(Runtime, "usable", property(lambda runtime: runtime.name != "native"))
+    assert choose().name == "openvino"
+    monkeypatch.setattr(Runtime, "installed", property(lambda runtime: True))
+    with pytest.raises(EngineError, match="does not fit this processor"):
+        choose("native")
 
 
 def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +134,8 @@ def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.Monk
         choose("onnxruntime")
     with pytest.raises(MissingExtraError, match="pip install dsclora"):
         choose()
+    with pytest.raises(MissingExtraError, match=r"pip install \./native"):
+        choose("native")
 
 
 @pytest.mark.parametrize("name", NAMES)

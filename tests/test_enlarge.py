@@ -31,13 +31,14 @@ class Exact:
 
     name = "float64"
     halo = HALO
+    tile = 512
 
     def __init__(self, model: Model) -> None:
         self.scale = model.scale
         self._net = span.from_model(model).double()
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        peak = 255.0 if batch.dtype == np.uint8 else 1.0
+        peak = 1.0 if batch.dtype == np.float32 else float(np.iinfo(batch.dtype).max)
         with torch.inference_mode():
             made = self._net(torch.from_numpy(batch.astype(np.float64) / peak)).clamp(0, 1).numpy() * peak
         return np.asarray(made.round() if peak > 1 else made).astype(batch.dtype)

@@ -40,7 +40,8 @@ ModelOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    Literal["auto", "openvino", "onnxruntime", "torch"], typer.Option("--engine", help="Runtime; see `dsclora doctor`.")
+    Literal["auto", "native", "openvino", "onnxruntime", "torch"],
+    typer.Option("--engine", help="Runtime; see `dsclora doctor`."),
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "bf16"], typer.Option("--precision", help="bf16 is faster and costs about 0.01 dB.")
@@ -126,7 +127,9 @@ def upscale(
     border: Annotated[
         Literal["reflect", "zero"], typer.Option("--border", help="zero: the network's own behaviour.")
     ] = "reflect",
-    tile: Annotated[int, typer.Option("--tile", "-t", help="Window side; smaller takes less memory.")] = 512,
+    tile: Annotated[
+        int | None, typer.Option("--tile", "-t", help="Window side; smaller takes less memory. Default: the engine's.")
+    ] = None,
     max_megapixels: Annotated[float, typer.Option("--max-megapixels", help="Refuse larger inputs.")] = 1000,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
@@ -694,6 +697,8 @@ def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     print(f"{'cpu':<10} {facts['cpu']['name']} ({' '.join(facts['cpu']['features']) or 'no known extensions'})")
     for row in facts["runtimes"]:
         state = f"{row['version']} on {', '.join(row['devices'])}" if row["installed"] else f"no: {row['install']}"
+        if "kernels" in row:
+            state += f" ({row['kernels'][0]})" if row["kernels"] else " (no kernel for this processor)"
         print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
     print(f"{'why':<10} {facts['why']}")
     print(f"{'training':<10} " + ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items()))

@@ -21,15 +21,17 @@ def examine() -> dict[str, Any]:
 
     Looks, but runs no network; of PyTorch, when installed, the devices are asked for.
     """
-    used = next((r for r in RUNTIMES if r.installed), None)
+    used = next((r for r in RUNTIMES if r.usable), None)
     runtimes = []
     for runtime in RUNTIMES:
         row: dict[str, Any] = {"engine": runtime.name, "installed": runtime.installed}
         if runtime.installed:
             row["version"] = _version(runtime.package) or "unknown version"
             row["devices"] = [d for d in runtime.devices if d == "cpu" or _torch_sees(d)]
+            if runtime.name == "native":
+                row["kernels"] = _kernels()
         else:
-            row["install"] = f"pip install 'dsclora[{runtime.extra}]'" if runtime.extra else "pip install dsclora"
+            row["install"] = runtime.install
         row["used"] = runtime is used
         runtimes.append(row)
     return {
@@ -48,7 +50,14 @@ def examine() -> dict[str, Any]:
 
 def _why(used: str) -> str:
     preference = " > ".join(r.name for r in RUNTIMES)
-    return f"{used}: the first installed of {preference}, in order of speed on a CPU"
+    return f"{used}: the first of {preference}, in order of speed on a CPU, that is installed and fits the processor"
+
+
+def _kernels() -> list[str]:
+    """Instruction sets that the native kernel has for this processor; the first is used."""
+    import dsclora_native
+
+    return list(dsclora_native.kernels())
 
 
 def _version(package: str) -> str | None:

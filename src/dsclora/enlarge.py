@@ -14,7 +14,6 @@ from dsclora.image import Pixels
 
 Border = Literal["reflect", "zero"]
 
-TILE = 512
 SMALLEST_TILE = 64
 BORDER_PIXELS = 8
 """How far a picture is continued by reflection. From 4 on a white picture stays white; from 8 on no value moves by more
@@ -49,7 +48,7 @@ def strips(
     engine: Engine,
     source: Source,
     border: Border,
-    tile: int,
+    tile: int | None = None,
     report: Callable[[int, int], None] = lambda _, __: None,
 ) -> Iterator[Pixels]:
     """Enlarge a picture in memory bounded by the tile and the picture's width.
@@ -58,7 +57,7 @@ def strips(
         engine: does the work.
         source: the picture.
         border: how it goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
-        tile: largest window side in input pixels; the result does not depend on it.
+        tile: largest window side in input pixels, by default the engine's; the result does not depend on it.
         report: called with input pixels done and in all.
 
     Yields:
@@ -68,6 +67,7 @@ def strips(
         OutOfMemoryError: a smaller tile may fit.
         EngineError: the runtime failed.
     """
+    tile = tile or engine.tile
     try:
         yield from _strips(engine, source, border, tile, report)
     except MemoryError as error:
@@ -139,7 +139,7 @@ def _run(engine: Engine, piece: Pixels, alpha: bool) -> Pixels:
     if alpha:
         colour = _run(engine, piece[..., :-1], False)
         return np.concatenate([colour, _run_alpha(engine, piece[..., -1:])], axis=2)
-    if piece.shape[2] == 3 and piece.dtype == np.uint8:
+    if piece.shape[2] == 3:
         made: Pixels = engine(piece.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
         return made
     peak = np.float32(np.iinfo(piece.dtype).max)
@@ -164,7 +164,7 @@ def _run_alpha(engine: Engine, piece: Pixels) -> Pixels:
 
 
 def enlarge(
-    engine: Engine, pixels: Pixels, *, alpha: bool = False, border: Border = "reflect", tile: int = TILE
+    engine: Engine, pixels: Pixels, *, alpha: bool = False, border: Border = "reflect", tile: int | None = None
 ) -> Pixels:
     """Enlarge a picture in memory.
 

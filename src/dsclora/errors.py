@@ -57,9 +57,10 @@ class MissingExtraError(DscloraError):
     Args:
         package: what cannot be imported.
         extra: the extra of dsclora that brings it.
+        install: the command that brings it, where no extra does.
         purpose: what it is needed for.
     """
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str, purpose: str, install: str = "") -> None:
         wanted = f"'dsclora[{extra}]'" if extra else "dsclora"
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {wanted}")
+        super().__init__(f"{purpose} needs {package}, which is not installed: {install or f'pip install {wanted}'}")

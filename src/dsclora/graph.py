@@ -18,8 +18,8 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
 
     Args:
         model: plain weights.
-        dtype: of input and output. float32: RGB in 0..1. uint8: RGB in 0..255, converted and rounded (half to even)
-            inside, so that runtimes move bytes.
+        dtype: of input and output. float32: RGB in 0..1. uint8, uint16: RGB in 0..255 or 0..65535, converted and
+            rounded (half to even) inside, so that runtimes move integers.
 
     Returns:
         `input` (batch, 3, height, width) to `output` (batch, 3, height * scale, width * scale), all axes but the
@@ -29,13 +29,14 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
         ValueError: another dtype.
     """
     dtype = np.dtype(dtype)
-    if dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
-        raise ValueError(f"dtype must be uint8 or float32, got {dtype}")
-    bytes_in = dtype == np.uint8
-    peak = 255.0 if bytes_in else 1.0
+    elements = {np.uint8: TensorProto.UINT8, np.uint16: TensorProto.UINT16, np.float32: TensorProto.FLOAT}
+    if dtype.type not in elements:
+        raise ValueError(f"dtype must be uint8, uint16 or float32, got {dtype}")
+    element, integers = elements[dtype.type], dtype.kind == "u"
+    peak = float(np.iinfo(dtype).max) if integers else 1.0
     graph = _Graph()
 
-    x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if bytes_in else INPUT
+    x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if integers else INPUT
     # (x / peak - mean) * range
     x = graph.node("Sub", [x, graph.constant(np.array(model.mean).reshape(1, 3, 1, 1) * peak)])
     if model.range != peak:
@@ -54,14 +55,13 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
     x = graph.node("Concat", [first, deep, depths[0], inner], axis=1)
     x = graph.conv(graph.conv(x, model, "conv_cat"), model, "upsampler.0")
     x = graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
-    if bytes_in:
+    if integers:
         x = graph.node("Round", [graph.node("Mul", [x, graph.constant(np.array(peak))])])
     x = graph.node("Clip", [x, graph.constant(np.array(0.0)), graph.constant(np.array(peak))])
-    if bytes_in:
-        x = graph.node("Cast", [x], to=TensorProto.UINT8)
+    if integers:
+        x = graph.node("Cast", [x], to=element)
     graph.nodes[-1].output[0] = OUTPUT
 
-    element = TensorProto.UINT8 if bytes_in else TensorProto.FLOAT
     proto = helper.make_graph(
         graph.nodes,
         f"span_x{model.scale}_ch{model.channels}",

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsclora import image
 from dsclora.engines import Engine
-from dsclora.enlarge import SMALLEST_TILE, TILE, Border, Source, strips
+from dsclora.enlarge import SMALLEST_TILE, Border, Source, strips
 from dsclora.errors import DscloraError, ImageError, OutOfMemoryError, OutputError, UsageError
 
 IfExists = Literal["error", "skip", "overwrite", "rename"]
@@ -30,7 +30,7 @@ class Options:
         fit: (width, height) of a box to fill, the proportions kept.
         long_side: length of the longer side.
         border: how the picture goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
-        tile: largest window side in input pixels.
+        tile: largest window side in input pixels; by default the engine's.
         quality: of lossy formats, 1..100.
         strip_metadata: leave out EXIF, XMP, IPTC; the ICC profile stays.
         if_exists: what to do about an existing output.
@@ -41,7 +41,7 @@ class Options:
     fit: tuple[int, int] | None = None
     long_side: int | None = None
     border: Border = "reflect"
-    tile: int = TILE
+    tile: int | None = None
     quality: int | None = None
     strip_metadata: bool = False
     if_exists: IfExists = "error"
@@ -55,7 +55,7 @@ class Options:
         """
         if sum(v is not None for v in (self.scale, self.fit, self.long_side)) > 1:
             raise UsageError("--scale, --fit and --long-side exclude each other")
-        if self.tile < SMALLEST_TILE:
+        if self.tile is not None and self.tile < SMALLEST_TILE:
             raise UsageError(f"--tile must be at least {SMALLEST_TILE}, got {self.tile}")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality must be 1 to 100, got {self.quality}")
@@ -225,7 +225,7 @@ def upscale_file(
     if picture.dtype == np.uint16 and output.saver.bits == 8:
         notices.append(f"{target}: {target.suffix} holds 8 of the {job.source.name}'s 16 bits")
 
-    tile = options.tile
+    tile = options.tile or engine.tile
     while True:
         source = Source(picture.rows(), picture.height, picture.width, picture.bands, picture.alpha, picture.dtype)
         made = strips(engine, source, options.border, tile, report)

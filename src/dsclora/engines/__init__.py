@@ -12,6 +12,7 @@ from dsclora.weights import Model
 
 Precision = Literal["fp32", "bf16"]
 Batch = npt.NDArray[Any]
+DTYPES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float32))
 
 
 class Engine(Protocol):
@@ -21,20 +22,23 @@ class Engine(Protocol):
         name: of the runtime, and where it runs.
         scale: factor it enlarges by.
         halo: receptive radius in LR pixels.
+        tile: side of the largest window worth giving it at once.
     """
 
     name: str
     scale: int
     halo: int
+    tile: int
 
     def __call__(self, batch: Batch) -> Batch:
         """Enlarge, with zero padding at the borders as the network was trained.
 
         Args:
-            batch: (N, 3, h, w), RGB: uint8 in 0..255, or float32 in 0..1.
+            batch: (N, 3, h, w), RGB, any strides: uint8 in 0..255, uint16 in 0..65535, or float32 in 0..1.
 
         Returns:
-            (N, 3, h * scale, w * scale), contiguous, of the same dtype and range, clipped to it; uint8 is rounded.
+            (N, 3, h * scale, w * scale), of the same dtype and range, clipped to it; integers are rounded. Its own
+            memory, in the order that the runtime makes it in.
 
         Raises:
             ValueError: another dtype or shape.
@@ -51,34 +55,53 @@ class Runtime:
     Attributes:
         name: what `--engine` calls it.
         package: what has to be importable.
-        extra: the extra of dsclora that brings it; "" for the main package.
+        extra: the extra of dsclora that brings it; "" for the main package, None for a package of its own.
         devices: where it can run.
+        precisions: of its arithmetic.
     """
 
     name: str
     package: str
-    extra: str
+    extra: str | None
     devices: tuple[str, ...]
+    precisions: tuple[Precision, ...]
 
     @property
     def installed(self) -> bool:
         """Whether its package can be found (without importing it)."""
         return importlib.util.find_spec(self.package) is not None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is installed and fits this processor."""
+        if self.package != "dsclora_native" or not self.installed:
+            return self.installed
+        import dsclora_native
+
+        return bool(dsclora_native.kernels())
+
+    @property
+    def install(self) -> str:
+        """The command that brings it."""
+        if self.extra is None:
+            return f"pip install ./{self.name} in a checkout (needs a C++ compiler)"
+        return f"pip install 'dsclora[{self.extra}]'" if self.extra else "pip install dsclora"
+
 
 RUNTIMES = (
-    Runtime("openvino", "openvino", "", ("cpu",)),
-    Runtime("onnxruntime", "onnxruntime", "ort", ("cpu",)),
-    Runtime("torch", "torch", "train", ("cpu", "cuda", "mps")),
+    Runtime("native", "dsclora_native", None, ("cpu",), ("fp32",)),
+    Runtime("openvino", "openvino", "", ("cpu",), ("fp32", "bf16")),
+    Runtime("onnxruntime", "onnxruntime", "ort", ("cpu",), ("fp32",)),
+    Runtime("torch", "torch", "train", ("cpu", "cuda", "mps"), ("fp32", "bf16")),
 )
 """In order of preference."""
 
 
-def choose(name: str = "auto", device: str = "cpu") -> Runtime:
-    """The runtime of that name, or the preferred one that is installed and runs on the device.
+def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32") -> Runtime:
+    """The runtime of that name, or the preferred one that is installed and runs on the device with that precision.
 
     Raises:
-        EngineError: unknown name or device, or one that does not fit the other.
+        EngineError: unknown name or device, or ones that do not fit each other or this processor.
         MissingExtraError: not installed.
     """
     if device not in {d for r in RUNTIMES for d in r.devices}:
@@ -88,11 +111,16 @@ def choose(name: str = "auto", device: str = "cpu") -> Runtime:
     fitting = [r for r in RUNTIMES if device in r.devices and name in ("auto", r.name)]
     if not fitting:
         raise EngineError(f"engine {name} does not run on {device}; use --engine torch")
+    if not any(precision in r.precisions for r in fitting):
+        raise EngineError(f"engine {name} has no {precision} on a CPU; use --engine openvino")
+    fitting = [r for r in fitting if precision in r.precisions]
     for runtime in fitting:
-        if runtime.installed:
+        if runtime.usable:
             return runtime
-    wanted = fitting[0]
-    raise MissingExtraError(wanted.package, wanted.extra, f"engine {wanted.name}")
+    wanted = fitting[0] if name != "auto" else next(r for r in fitting if r.extra is not None)
+    if wanted.installed:
+        raise EngineError(f"engine {wanted.name} does not fit this processor; use --engine openvino")
+    raise MissingExtraError(wanted.package, wanted.extra or "", f"engine {wanted.name}", wanted.install)
 
 
 def open_engine(
@@ -114,7 +142,11 @@ def open_engine(
     Raises:
         EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.
     """
-    runtime = choose(name, device)
+    runtime = choose(name, device, precision)
+    if runtime.name == "native":
+        from dsclora.engines.native import Native
+
+        return Native(model, threads)
     if runtime.name == "openvino":
         from dsclora.engines.openvino import OpenVino
 
@@ -122,7 +154,7 @@ def open_engine(
     if runtime.name == "onnxruntime":
         from dsclora.engines.onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(model, precision, threads)
+        return OnnxRuntime(model, threads)
     from dsclora.engines.torch import Torch
 
     return Torch(model, precision, device, threads)
@@ -132,12 +164,12 @@ def check_batch(batch: Batch) -> None:
     """Refuse what no engine takes.
 
     Raises:
-        ValueError: not (N, 3, h, w) uint8 or float32, or empty.
+        ValueError: not (N, 3, h, w) uint8, uint16 or float32, or empty.
     """
     if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape:
         raise ValueError(f"expected a batch (N, 3, h, w), got {batch.shape}")
-    if batch.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
-        raise ValueError(f"expected uint8 or float32, got {batch.dtype}")
+    if batch.dtype not in DTYPES:
+        raise ValueError(f"expected uint8, uint16 or float32, got {batch.dtype}")
 
 
 def failed(runtime: str, batch: Batch, error: BaseException) -> EngineError:

@@ -5,21 +5,18 @@ from typing import Any
 import numpy as np
 
 from dsclora import graph
-from dsclora.engines import Batch, Precision, check_batch, failed
-from dsclora.errors import EngineError
+from dsclora.engines import Batch, check_batch, failed
 from dsclora.weights import HALO, Model
 
 
 class OnnxRuntime:
     """`Engine` on ONNX Runtime; fp32 only."""
 
-    def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
+    def __init__(self, model: Model, threads: int | None = None) -> None:
         import onnxruntime
 
-        if precision != "fp32":
-            raise EngineError(f"ONNX Runtime has no {precision} on a CPU; use --engine openvino")
-        self.scale, self.halo = model.scale, HALO
-        self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, {precision}"
+        self.scale, self.halo, self.tile = model.scale, HALO, 512
+        self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, fp32"
         self._model, self._runtime = model, onnxruntime
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 4  # failures are raised; do not print them too

@@ -21,7 +21,7 @@ class OpenVino:
     def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
         import openvino
 
-        self.scale, self.halo = model.scale, HALO
+        self.scale, self.halo, self.tile = model.scale, HALO, 512
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {precision}"
         self._core = openvino.Core()
         self._config: dict[str, Any] = {

@@ -23,7 +23,7 @@ class Torch:
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
         if threads is not None:
             torch.set_num_threads(threads)
-        self.scale, self.halo = model.scale, HALO
+        self.scale, self.halo, self.tile = model.scale, HALO, 512
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         self._device, self._precision = device, precision
         self._net = span.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -37,10 +37,11 @@ class Torch:
                 torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bf16"),
             ):
                 x = torch.from_numpy(np.array(batch)).to(self._device)
-                if batch.dtype == np.uint8:
-                    y = self._net(x.float().div(255)).float().mul(255).round().clamp(0, 255).byte()
-                else:
+                if batch.dtype == np.float32:
                     y = self._net(x).float().clamp(0, 1)
+                else:
+                    peak = float(np.iinfo(batch.dtype).max)
+                    y = self._net(x.float().div(peak)).float().mul(peak).round().clamp(0, peak).to(x.dtype)
             output: Batch = y.contiguous().cpu().numpy()
             return output
         except (RuntimeError, MemoryError) as error:

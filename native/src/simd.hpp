@@ -1,0 +1,86 @@
+// Vectors of floats in the compiler's own extension (GCC and Clang), as wide as the instruction set that a file is compiled
+// for. What the extension lacks is one intrinsic per instruction set; everything else is written once.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace DSCLORA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+constexpr int BLOCK = 14;  // outputs of a register block: 2 * 14 sums, 2 inputs and a weight fit into 32 registers
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+constexpr int BLOCK = 6;  // 16 registers
+#elif defined(__aarch64__)
+constexpr int LANES = 4;
+constexpr int BLOCK = 12;
+#else
+#error "no instruction set that this is written for"
+#endif
+
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t Int __attribute__((vector_size(LANES * 4)));
+typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
+typedef int32_t UnalignedInt __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+static inline Vec load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+static inline void store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
+static inline Int load_int(const int32_t* p) { return *reinterpret_cast<const UnalignedInt*>(p); }
+static inline Vec all(float x) { return Vec{} + x; }
+
+// The larger and the smaller; where `a` is NaN, `b`.
+static inline Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(a, b);
+#else
+    return vmaxnmq_f32(a, b);
+#endif
+}
+static inline Vec smaller(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(a, b);
+#else
+    return vminnmq_f32(a, b);
+#endif
+}
+
+// 1 / x to one unit in the last place or so, for 1 <= x < 2^126.
+static inline Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+    const Vec r = _mm512_rcp14_ps(x);
+    return r * (2.0f - x * r);
+#else
+    return 1.0f / x;
+#endif
+}
+
+// 1 / (1 + exp(-x)): 2^n by the exponent's bits, the rest by a polynomial on [-1/2, 1/2] (error 1e-7). NaN becomes 0.
+static inline Vec sigmoid(Vec x) {
+    const float log2e = 1.44269504f, shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    x = smaller(larger(x, all(-86.0f)), all(86.0f));
+    const Vec t = x * -log2e;
+    const Vec n = t + shift;
+    const Vec f = t - (n - shift);
+    Vec p = f * 1.32647e-3f + 9.67152e-3f;
+    p = p * f + 5.550734e-2f;
+    p = p * f + 2.4022242e-1f;
+    p = p * f + 6.9314698e-1f;
+    p = p * f + 1.0f;
+    const Vec power = (Vec)((Bits)p + ((Bits)n << 23));
+    return reciprocal(power + 1.0f);
+}
+
+}  // namespace DSCLORA_ISA
