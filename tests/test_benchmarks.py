@@ -24,3 +24,17 @@ def test_training(tmp_path: Path) -> None:
     assert list(rows) == ["plain", "dsclora", "compiled", "constant"]
     assert rows["plain"]["ratio_to_plain"] == rows["constant"]["ratio_to_constant"] == 1
     assert all(row["patches_per_s"] > 0 and 0 <= row["data_share"] < 1 for row in rows.values())
+
+
+def test_engines() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/engines.py"), "--json", "--sizes", "40x30", "--rounds", "1"]
+    command += ["--engines", "openvino", "openvino:bf16", "torch:nchw", "--core", "-1"]
+    rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert [(r["engine"], r["precision"]) for r in rows] == [
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+        ("torch-nchw", "fp32"),
+    ]
+    assert {(r["height"], r["width"], r["threads"]) for r in rows} == {(30, 40, 1)}
+    assert all(r["median_ms"] > 0 and r["peak_mb"] > 10 for r in rows)
+    assert rows[0]["psnr_vs_fp32"] > 100 > rows[1]["psnr_vs_fp32"] > 40

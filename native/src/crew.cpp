@@ -19,9 +19,8 @@ using namespace std::chrono_literals;
 
 constexpr auto LOST = 1000us;  // more than this between a step's two clocks: the core was somebody else's
 constexpr auto FIRST_PAUSE = 20ms;
-constexpr auto LONGEST_PAUSE = 1s;
-constexpr auto UNDISTURBED = 200ms;  // after so long the first pause is short again
-constexpr auto PATIENCE = 30us;      // to wait awake: mostly it is a matter of microseconds
+constexpr auto LONGEST_PAUSE = 320ms;
+constexpr auto PATIENCE = 30us;  // to wait awake: mostly it is a matter of microseconds
 
 std::chrono::nanoseconds processor_time() {
 #if defined(CLOCK_THREAD_CPUTIME_ID)
@@ -120,21 +119,23 @@ void Crew::run(int groups, int64_t steps, int ahead, const Step& step) {
 }
 
 void Crew::help(std::shared_ptr<Pipeline> pipeline, std::shared_ptr<Helper> self, int thread) {
-    const auto since = Clock::now();
     std::unique_lock<std::mutex> lock(pipeline->mutex);
     while (!pipeline->finished()) {
         const auto wall = Clock::now();
         const auto processor = processor_time();
         const bool works = pipeline->ready() >= 0;
         pipeline->advance(lock, thread);
+        if (!works) continue;
         const auto now = Clock::now();
-        if (works && (now - wall) - (processor_time() - processor) > LOST) {
-            const Clock::duration pause(self->pause), first = FIRST_PAUSE, longest = LONGEST_PAUSE;
-            const auto next = now - since > UNDISTURBED ? first : std::min(std::max(2 * pause, first), longest);
+        if ((now - wall) - (processor_time() - processor) > LOST) {
+            const Clock::duration worked(self->worked), pause(self->pause), first = FIRST_PAUSE, longest = LONGEST_PAUSE;
+            const auto next = worked > pause ? first : std::min(std::max(2 * pause, first), longest);
+            self->worked = 0;
             self->pause = next.count();
             self->back = (now + next).time_since_epoch().count();
             break;
         }
+        self->worked += (now - wall).count();
     }
     self->there = false;
 }

@@ -32,8 +32,9 @@ private:
     using Clock = std::chrono::steady_clock;
     struct Helper {
         std::atomic<bool> there{false};
-        std::atomic<Clock::rep> back{0};  // when it may come again
-        std::atomic<Clock::rep> pause{0};
+        std::atomic<Clock::rep> back{0};    // when it may come again
+        std::atomic<Clock::rep> pause{0};   // how long it stayed away the last time
+        std::atomic<Clock::rep> worked{0};  // since then
     };
     struct Pipeline;
 

@@ -131,48 +131,69 @@ const float* multiply_blocks(const Conv& conv, const float* weights, const float
     return weights;
 }
 
-// Pixels of one row of LR pixels: y[phase][channel], LANES tiles apart by J vectors, to one row of the picture.
-template <typename T>
-void shuffle_row(const float* y, ptrdiff_t phase, ptrdiff_t channel, int scale, int sub_row, float peak, void* out,
-                 int pixels) {
-    // samples of a tile in the order of the picture: pixel, sub-pixel, colour
-    alignas(64) T tile[LANES * 4 * 4 * 3];
-    const int samples = 4 * scale * 3;
-    for (int s = 0; s < samples; ++s) {
-        const int x = s / 3 / scale, sub_column = s / 3 % scale, colour = s % 3;
-        Vec v = load(y + x * phase + (colour * scale * scale + sub_row * scale + sub_column) * channel);
-        if (sizeof(T) == 4) {
-            v = smaller(larger(v, Vec{}), all(1.0f));
-            alignas(64) float values[LANES];
-            store(values, v);
-            for (int l = 0; l < LANES; ++l) tile[l * samples + s] = static_cast<T>(values[l]);
-        } else {
-            v = smaller(larger(v * peak, Vec{}), all(peak)) + 0.5f;
-            const Int rounded = __builtin_convertvector(v, Int);
-            for (int l = 0; l < LANES; ++l) tile[l * samples + s] = static_cast<T>(rounded[l]);
+// Pixels of one row of LR pixels, y[phase][channel], to one row of the picture. A tile makes 12 * scale samples of it, in the
+// order pixel, sub-pixel, colour; as many as fill 32 bits are put together in the lanes, and then stored tile by tile.
+template <typename T, int SCALE>
+void shuffle_row(const float* y, ptrdiff_t phase, ptrdiff_t channel, int sub_row, float peak, char* out, int pixels) {
+    constexpr int TOGETHER = 4 / sizeof(T), BITS = 8 * sizeof(T) % 32, samples = 4 * SCALE * 3;
+    char part[LANES * samples * sizeof(T)];  // of the last tiles of a picture: not to write beyond it
+    char* const to = pixels == 4 * LANES ? out : part;
+#pragma GCC unroll 12
+    for (int first = 0; first < samples; first += TOGETHER) {
+        Bits word = {};
+        for (int n = TOGETHER - 1; n >= 0; --n) {
+            const int x = (first + n) / 3 / SCALE, sub_column = (first + n) / 3 % SCALE, colour = (first + n) % 3;
+            const Vec v = load(y + x * phase + (colour * SCALE * SCALE + sub_row * SCALE + sub_column) * channel);
+            if (sizeof(T) == 4)
+                word = (Bits)smaller(larger(v, Vec{}), all(1.0f));
+            else
+                word = word << BITS | (Bits) __builtin_convertvector(smaller(larger(v * peak, Vec{}), all(peak)) + 0.5f, Int);
+        }
+        for (int l = 0; l < LANES; ++l) {
+            const uint32_t lane = word[l];
+            __builtin_memcpy(to + (l * samples + first) * sizeof(T), &lane, 4);
         }
     }
-    __builtin_memcpy(out, tile, static_cast<size_t>(pixels) * scale * 3 * sizeof(T));
+    if (to == part) __builtin_memcpy(out, part, static_cast<size_t>(pixels) * SCALE * 3 * sizeof(T));
 }
 
-void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile) {
+template <typename T, int SCALE>
+void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile, float peak) {
     const Picture& p = *call.picture;
     const int x = 4 * tile, left = call.width - x;
     if (left <= 0) return;
-    const int pixels = left < 4 * LANES ? left : 4 * LANES;
     for (int a = 0; a < 4; ++a) {
         const int row = call.y + a;
-        if (row < 0 || row * call.scale >= p.height) continue;
-        for (int i = 0; i < call.scale; ++i) {
-            char* out = static_cast<char*>(p.data) + (row * call.scale + i) * p.row + x * call.scale * p.column;
-            const float* from = y + 4 * a * phase;
-            if (p.kind == Pixel::u8)
-                shuffle_row<uint8_t>(from, phase, channel, call.scale, i, 255.0f, out, pixels);
-            else if (p.kind == Pixel::u16)
-                shuffle_row<uint16_t>(from, phase, channel, call.scale, i, 65535.0f, out, pixels);
-            else
-                shuffle_row<float>(from, phase, channel, call.scale, i, 1.0f, out, pixels);
+        if (row < 0 || row * SCALE >= p.height) continue;
+        for (int i = 0; i < SCALE; ++i) {
+            char* out = static_cast<char*>(p.data) + (row * SCALE + i) * p.row + x * SCALE * p.column;
+            shuffle_row<T, SCALE>(y + 4 * a * phase, phase, channel, i, peak, out, left < 4 * LANES ? left : 4 * LANES);
         }
+    }
+}
+
+template <int SCALE>
+void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile) {
+    switch (call.picture->kind) {
+        case Pixel::u8:
+            return shuffle<uint8_t, SCALE>(call, y, phase, channel, tile, 255.0f);
+        case Pixel::u16:
+            return shuffle<uint16_t, SCALE>(call, y, phase, channel, tile, 65535.0f);
+        case Pixel::f32:
+            return shuffle<float, SCALE>(call, y, phase, channel, tile, 1.0f);
+    }
+}
+
+void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile) {
+    switch (call.scale) {
+        case 1:
+            return shuffle<1>(call, y, phase, channel, tile);
+        case 2:
+            return shuffle<2>(call, y, phase, channel, tile);
+        case 3:
+            return shuffle<3>(call, y, phase, channel, tile);
+        case 4:
+            return shuffle<4>(call, y, phase, channel, tile);
     }
 }
 

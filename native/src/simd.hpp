@@ -35,7 +35,7 @@ typedef int32_t UnalignedInt __attribute__((vector_size(LANES * 4), aligned(4), 
 static inline Vec load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 static inline void store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
 static inline Int load_int(const int32_t* p) { return *reinterpret_cast<const UnalignedInt*>(p); }
-static inline Vec all(float x) { return Vec{} + x; }
+static inline Vec all(float x) { return x - Vec{}; }  // unlike Vec{} + x, which makes a 0 of -0, no arithmetic
 
 // The larger and the smaller; where `a` is NaN, `b`.
 static inline Vec larger(Vec a, Vec b) {
@@ -67,20 +67,36 @@ static inline Vec reciprocal(Vec x) {
 #endif
 }
 
-// 1 / (1 + exp(-x)): 2^n by the exponent's bits, the rest by a polynomial on [-1/2, 1/2] (error 1e-7). NaN becomes 0.
+// 2^n * p, and x rounded to an integer n, for |x| < 2^22.
+static inline Vec scale_by_power(Vec p, Vec n) {
+#if defined(__AVX512F__)
+    return _mm512_scalef_ps(p, n);
+#else
+    return (Vec)((Bits)p + ((Bits) __builtin_convertvector(n, Int) << 23));
+#endif
+}
+static inline Vec round_to_integer(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    const float shift = 12582912.0f;  // 1.5 * 2^23: what is added to it loses its fraction
+    return (x + shift) - shift;
+#endif
+}
+
+// 1 / (1 + exp(-x)): exp by a power of two and a polynomial on [-1/2, 1/2] of relative error 1e-7. NaN becomes about 0.
 static inline Vec sigmoid(Vec x) {
-    const float log2e = 1.44269504f, shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const float log2e = 1.44269504f;
     x = smaller(larger(x, all(-86.0f)), all(86.0f));
     const Vec t = x * -log2e;
-    const Vec n = t + shift;
-    const Vec f = t - (n - shift);
+    const Vec n = round_to_integer(t);
+    const Vec f = t - n;
     Vec p = f * 1.32647e-3f + 9.67152e-3f;
     p = p * f + 5.550734e-2f;
     p = p * f + 2.4022242e-1f;
     p = p * f + 6.9314698e-1f;
     p = p * f + 1.0f;
-    const Vec power = (Vec)((Bits)p + ((Bits)n << 23));
-    return reciprocal(power + 1.0f);
+    return reciprocal(scale_by_power(p, n) + 1.0f);
 }
 
 }  // namespace DSCLORA_ISA

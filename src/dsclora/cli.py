@@ -189,7 +189,6 @@ def upscale(
                 for notice in result.notices:
                     meter.say(notice)
                 meter.say(_line(result))
-                stop.check()
         except KeyboardInterrupt:
             interrupted = True  # what is done is still reported
     count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}

@@ -5,19 +5,23 @@
 
 import glob
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
 
 from dsclora import image
-from dsclora.engines import Engine
+from dsclora.engines import Batch, Engine
 from dsclora.enlarge import SMALLEST_TILE, Border, Source, strips
 from dsclora.errors import DscloraError, ImageError, OutOfMemoryError, OutputError, UsageError
 
+_AT_ONCE = 2  # pictures under way
 IfExists = Literal["error", "skip", "overwrite", "rename"]
 
 
@@ -252,39 +256,103 @@ def upscale_files(
 ) -> Iterator[Result]:
     """Enlarge many pictures; one that fails is told and does not stop the others.
 
+    While the engine has one picture, another is read or written.
+
     Args:
         engine: does the work.
         jobs: in order. Of several with one target, the first is done and the others fail (or, with
             `if_exists="rename"`, get a number).
         options: how.
-        report: called with the job's position, and its input pixels done and in all.
+        report: called with the job's position, and its input pixels done and in all; from other threads.
 
     Yields:
         a result for every job, in order.
+
+    Raises:
+        KeyboardInterrupt: `report` did; first the results of what was finished all the same.
     """
     taken: dict[Path, Path] = {}
     sources = {job.source.resolve() for job in jobs}
-    for number, job in enumerate(jobs):
+    in_turn = _InTurn(engine)
+
+    def work(number: int, job: Job) -> Result:
+        nonlocal options
         try:
-            key = job.target.parent.resolve() / job.target.name
-            if key in taken and options.if_exists != "rename":
-                raise OutputError(
-                    f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
-                    "run it apart with another --output, or use --if-exists rename"
-                )
-            if options.if_exists == "overwrite" and job.target.resolve() in sources:
-                raise OutputError(f"{job.source}: would replace {job.target}, an input; choose another --output")
-            result = upscale_file(engine, job, options, partial(report, number))
-            taken[key] = job.source
-            options = replace(options, tile=result.tile or options.tile)
+            report(number, 0, 1)
+            result = upscale_file(in_turn, job, options, partial(report, number))
+            if result.tile is not None and result.tile < (options.tile or engine.tile):
+                options = replace(options, tile=result.tile)  # more did not fit
+            return result
         except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
-            text = str(error)
-            if not isinstance(error, DscloraError):
-                text = f"{job.source}: {type(error).__name__}: {error}"
-            elif str(job.source) not in text and str(job.target) not in text:
-                text = f"{job.source}: {text}"
-            result = Result(job.source, job.target, "failed", error=text)
-        yield result
+            return _failed(job, error)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        running: deque[tuple[Path, Job, Future[Result]]] = deque()
+
+        interrupted = False
+
+        def settle() -> Iterator[Result]:
+            nonlocal interrupted
+            key, job, future = running.popleft()
+            try:
+                result = future.result()
+            except KeyboardInterrupt:  # raised by `report`; what else is under way may still become whole
+                interrupted = True
+                return
+            if result.status != "failed":
+                taken[key] = job.source
+            yield result
+
+        try:
+            for number, job in enumerate(jobs):
+                try:
+                    key = job.target.parent.resolve() / job.target.name
+                    while len(running) >= 2 * _AT_ONCE or key in {other for other, _, _ in running}:
+                        yield from settle()
+                    if interrupted:
+                        break
+                    if key in taken and options.if_exists != "rename":
+                        raise OutputError(
+                            f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
+                            "run it apart with another --output, or use --if-exists rename"
+                        )
+                    if options.if_exists == "overwrite" and job.target.resolve() in sources:
+                        raise OutputError(
+                            f"{job.source}: would replace {job.target}, an input; choose another --output"
+                        )
+                    running.append((key, job, pool.submit(work, number, job)))
+                except (DscloraError, OSError, RuntimeError) as error:
+                    while running:  # in order
+                        yield from settle()
+                    yield _failed(job, error)
+            while running:
+                yield from settle()
+        finally:
+            for _, _, future in running:
+                future.cancel()
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+class _InTurn:
+    """An engine for several threads: one call at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.scale, self.halo, self.tile = engine.name, engine.scale, engine.halo, engine.tile
+        self._engine, self._lock = engine, Lock()
+
+    def __call__(self, batch: Batch) -> Batch:
+        with self._lock:
+            return self._engine(batch)
+
+
+def _failed(job: Job, error: Exception) -> Result:
+    text = str(error)
+    if not isinstance(error, DscloraError):
+        text = f"{job.source}: {type(error).__name__}: {error}"
+    elif str(job.source) not in text and str(job.target) not in text:
+        text = f"{job.source}: {text}"
+    return Result(job.source, job.target, "failed", error=text)
 
 
 def _free_name(path: Path) -> Path:

@@ -1,0 +1,168 @@
+"""How fast the engines are: one process each, in turn, pinned; how exact; how much memory.
+
+python benchmarks/engines.py [--sizes 256x256 640x360] [--threads 1] [--model span-x4] [--engines native openvino:bf16]
+
+Sizes are WIDTHxHEIGHT of the input. Times are medians of runs that take turns, uint8 in and out: the second and third
+of every turn, which begins after a pause, since threads of the engine before may still spin. Accuracy is PSNR of
+float32 output against PyTorch in fp32; memory is the peak of a process that has made one picture, over a bare
+interpreter's.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).resolve().parent.parent
+PAUSE = 0.1  # s
+ENGINES = ("native", "openvino:bf16", "openvino", "onnxruntime", "torch:bf16", "torch", "torch:nchw")
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parsed()
+    if arguments.worker:
+        work(arguments)
+        return
+    rows = [row for size in arguments.sizes for row in measure(size, arguments)]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for size in arguments.sizes:
+        of_size = [row for row in rows if f"{row['width']}x{row['height']}" == size]
+        times = {(row["engine"], row["precision"]): row["median_ms"] for row in of_size}
+        print(f"\n{size}, {arguments.model}, {arguments.threads} thread(s), medians of {2 * arguments.rounds}, in turn")
+        print("| engine | ms | x torch eager | x ORT fp32 | peak MB | PSNR to fp32 |\n|---|---|---|---|---|---|")
+        for row in of_size:
+            ratios = [
+                f"{times[other] / row['median_ms']:.2f}" if other in times else "-"
+                for other in (("torch-nchw", "fp32"), ("onnxruntime", "fp32"))
+            ]
+            name = f"{row['engine']} {row['precision']}"
+            psnr = "-" if row["psnr_vs_fp32"] is None else f"{row['psnr_vs_fp32']:.1f}"
+            print(f"| {name} | {row['median_ms']:.1f} | {' | '.join(ratios)} | {row['peak_mb']:.0f} | {psnr} |")
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["256x256", "640x360"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--model", default="span-x4")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), metavar="ENGINE[:PRECISION]")
+    parser.add_argument("--core", type=int, default=0, help="first of the cores to be pinned to; -1 for no pinning")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every engine at a size."""
+    workers = {engine: Worker(engine, size, arguments) for engine in arguments.engines}
+    times: dict[str, list[float]] = {engine: [] for engine in workers}
+    for number in range(arguments.rounds + 1):
+        for engine, worker in workers.items():
+            time.sleep(PAUSE)
+            seconds = [float(worker.ask("time")) for _ in range(3)]
+            if number:  # the first round warms up, and so does the first run of a turn: others have used the cache
+                times[engine] += seconds[1:]
+    width, height = map(int, size.split("x"))
+    rows = []
+    for engine, worker in workers.items():
+        name, _, precision = engine.partition(":")
+        rows.append(
+            {
+                "engine": f"{name}-nchw" if precision == "nchw" else name,
+                "precision": "fp32" if precision in ("", "nchw") else precision,
+                "height": height,
+                "width": width,
+                "threads": arguments.threads,
+                "median_ms": round(1e3 * float(np.median(times[engine])), 3),
+                "min_ms": round(1e3 * min(times[engine]), 3),
+                "peak_mb": round(float(worker.peak) - interpreter_mb(), 1),
+                "psnr_vs_fp32": json.loads(worker.ask("psnr")),
+                "version": worker.version,
+            }
+        )
+        worker.process.stdin.close()
+        worker.process.wait()
+    return rows
+
+
+class Worker:
+    """An engine in a process of its own, which does what it is asked."""
+
+    def __init__(self, engine: str, size: str, arguments: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--worker", engine, "--sizes", size, "--model", arguments.model]
+        command += ["--threads", str(arguments.threads), "--core", str(arguments.core)]
+        self.process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.version, self.peak = self.ask("once").split("|")
+
+    def ask(self, what: str) -> str:
+        """Its answer."""
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        if not answer:
+            sys.exit(f"engine {self.process.args[3]} gave up")
+        return str(answer)
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """What a worker does: an answer on stdout to every line on stdin."""
+    if arguments.core >= 0:
+        os.sched_setaffinity(0, range(arguments.core, arguments.core + arguments.threads))
+    from dsclora import weights, zoo
+    from dsclora.engines import Precision, open_engine
+
+    model = weights.read(Path(arguments.model)) if Path(arguments.model).is_file() else zoo.load(arguments.model)
+    name, _, precision_name = arguments.worker.partition(":")
+    precision: Precision = "bf16" if precision_name == "bf16" else "fp32"
+    engine = open_engine(model, name, precision, threads=arguments.threads)
+    if precision_name == "nchw":  # as most people run it: planes in memory, not pixels
+        import torch
+
+        engine._net.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
+    width, height = map(int, arguments.sizes[0].split("x"))
+    batch = picture(height, width)
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        if line.strip() == "psnr":
+            floats = (batch / 255).astype(np.float32)
+            wanted = open_engine(model, "torch", threads=arguments.threads)(floats).astype(np.float64)
+            error = float(np.mean((engine(floats) - wanted) ** 2))
+            answer = json.dumps(round(-10 * float(np.log10(error)), 2) if error else None)
+        else:
+            engine(batch)
+            answer = f"{time.perf_counter() - begin}"
+            if line.strip() == "once":
+                answer = f"{engine.name}|{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}"
+        print(answer, flush=True)
+
+
+def picture(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The sample photograph, repeated to that size, (1, 3, height, width)."""
+    from dsclora import image
+
+    cat = image.read_rgb8(ROOT / "samples" / "cat.png")
+    mirrored = np.pad(cat, ((0, height), (0, width), (0, 0)), "symmetric")[:height, :width]
+    return np.ascontiguousarray(mirrored.transpose(2, 0, 1)[None])
+
+
+def interpreter_mb() -> float:
+    """Peak memory of a Python that does nothing."""
+    code = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+if __name__ == "__main__":
+    main()
