@@ -145,7 +145,7 @@ def upscale(
     Example: dsclora upscale holiday/ -o holiday-large/ --if-exists skip
     """
     from dsclora import upscale as verb
-    from dsclora.engines import open_engine
+    from dsclora.engines import open_engines
     from dsclora.image import SAVERS
     from dsclora.meter import Meter
 
@@ -171,9 +171,9 @@ def upscale(
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
         _say(f"error: {result.error}")
-    running = open_engine(content, engine, precision, device, threads)
+    engines = open_engines(content, len(jobs), engine, precision, device, threads)
     if verbose:
-        _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {running.name}")
+        _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")
     amount, interrupted, stop = 0.0, False, _Stop()
     with Meter(len(jobs), "Mpixel") as meter:
 
@@ -182,7 +182,7 @@ def upscale(
             meter.at(number + done / total, amount + done / 1e6, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
 
         try:
-            for result in verb.upscale_files(running, jobs, options, report):
+            for result in verb.upscale_files(engines, jobs, options, report):
                 results.append(result)
                 if result.status == "done" and result.input_size is not None:
                     amount += result.input_size[0] * result.input_size[1] / 1e6
@@ -194,7 +194,9 @@ def upscale(
     count = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     if as_json:
         rows = [asdict(r) for r in results]
-        _print_json({"model": content.name, "scale": content.scale, "engine": running.name, **count, "results": rows})
+        _print_json(
+            {"model": content.name, "scale": content.scale, "engine": engines[0].name, **count, "results": rows}
+        )
     elif len(results) > 1:
         _say(", ".join(f"{n} {status}" for status, n in count.items() if n))
     raise typer.Exit(130 if interrupted else 1 if count["failed"] else 0)

@@ -1,6 +1,5 @@
 """What is on this machine, what dsclora uses of it, and why."""
 
-import os
 import platform
 import sys
 from importlib import metadata
@@ -11,7 +10,7 @@ import pyvips
 
 import dsclora
 from dsclora import zoo
-from dsclora.engines import RUNTIMES
+from dsclora.engines import RUNTIMES, cores
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -39,7 +38,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "libvips": ".".join(str(pyvips.version(i)) for i in range(3)),
         "runtimes": runtimes,
         "why": _why(used.name) if used else "no runtime is installed",

@@ -11,17 +11,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from queue import SimpleQueue
 from typing import Literal
 
 import numpy as np
 
 from dsclora import image
-from dsclora.engines import Batch, Engine
+from dsclora.engines import Engine
 from dsclora.enlarge import SMALLEST_TILE, Border, Source, strips
 from dsclora.errors import DscloraError, ImageError, OutOfMemoryError, OutputError, UsageError
 
-_AT_ONCE = 2  # pictures under way
 IfExists = Literal["error", "skip", "overwrite", "rename"]
 
 
@@ -249,17 +248,17 @@ def upscale_file(
 
 
 def upscale_files(
-    engine: Engine,
+    engines: Sequence[Engine],
     jobs: list[Job],
     options: Options,
     report: Callable[[int, int, int], None] = lambda _, __, ___: None,
 ) -> Iterator[Result]:
     """Enlarge many pictures; one that fails is told and does not stop the others.
 
-    While the engine has one picture, another is read or written.
+    As many pictures are under way as there are engines, so that some are read or written while others are enlarged.
 
     Args:
-        engine: does the work.
+        engines: do the work, all of the same model.
         jobs: in order. Of several with one target, the first is done and the others fail (or, with
             `if_exists="rename"`, get a number).
         options: how.
@@ -273,20 +272,25 @@ def upscale_files(
     """
     taken: dict[Path, Path] = {}
     sources = {job.source.resolve() for job in jobs}
-    in_turn = _InTurn(engine)
+    free = SimpleQueue[Engine]()
+    for engine in engines:
+        free.put(engine)
 
     def work(number: int, job: Job) -> Result:
         nonlocal options
+        engine = free.get()
         try:
             report(number, 0, 1)
-            result = upscale_file(in_turn, job, options, partial(report, number))
+            result = upscale_file(engine, job, options, partial(report, number))
             if result.tile is not None and result.tile < (options.tile or engine.tile):
                 options = replace(options, tile=result.tile)  # more did not fit
             return result
         except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
             return _failed(job, error)
+        finally:
+            free.put(engine)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(len(engines)) as pool:
         running: deque[tuple[Path, Job, Future[Result]]] = deque()
 
         interrupted = False
@@ -307,7 +311,7 @@ def upscale_files(
             for number, job in enumerate(jobs):
                 try:
                     key = job.target.parent.resolve() / job.target.name
-                    while len(running) >= 2 * _AT_ONCE or key in {other for other, _, _ in running}:
+                    while len(running) >= 2 * len(engines) or key in {other for other, _, _ in running}:
                         yield from settle()
                     if interrupted:
                         break
@@ -332,18 +336,6 @@ def upscale_files(
                 future.cancel()
         if interrupted:
             raise KeyboardInterrupt
-
-
-class _InTurn:
-    """An engine for several threads: one call at a time."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.scale, self.halo, self.tile = engine.name, engine.scale, engine.halo, engine.tile
-        self._engine, self._lock = engine, Lock()
-
-    def __call__(self, batch: Batch) -> Batch:
-        with self._lock:
-            return self._engine(batch)
 
 
 def _failed(job: Job, error: Exception) -> Result:

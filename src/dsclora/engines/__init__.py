@@ -1,6 +1,7 @@
 """What runs a network: one protocol, one file per runtime, and the choice between them."""
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from dsclora.weights import Model
 
 Precision = Literal["fp32", "bf16"]
 Batch = npt.NDArray[Any]
+_AT_ONCE = 4  # pictures; each takes its memory
 DTYPES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float32))
 
 
@@ -158,6 +160,34 @@ def open_engine(
     from dsclora.engines.torch import Torch
 
     return Torch(model, precision, device, threads)
+
+
+def open_engines(
+    model: Model,
+    most: int,
+    name: str = "auto",
+    precision: Precision = "fp32",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> list[Engine]:
+    """As many engines as are worth running on different pictures at the same time.
+
+    The native kernel's helpers go where a core is free, so each of them may have all threads; other runtimes' threads
+    would be in each other's way.
+
+    Args:
+        model, name, precision, device, threads: as `open_engine`.
+        most: how many pictures there are.
+    """
+    count = 1
+    if choose(name, device, precision).name == "native":
+        count = max(1, min(most, threads or cores(), _AT_ONCE))
+    return [open_engine(model, name, precision, device, threads) for _ in range(count)]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_batch(batch: Batch) -> None:

@@ -1,11 +1,9 @@
 """Our own kernel on a CPU (`native/`, its own build)."""
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.engines import Batch, check_batch
+from dsclora.engines import Batch, check_batch, cores
 from dsclora.weights import BLOCKS, HALO, Model
 
 Float64 = npt.NDArray[np.float64]
@@ -26,7 +24,7 @@ class Native:
 
         self.scale, self.halo = model.scale, HALO
         self.tile = 2048  # it streams: larger windows spare halos, and memory grows with the width alone
-        self._threads = threads or _cores()
+        self._threads = threads or cores()
         self._span = dsclora_native.Span(*_folded(model), model.scale, list(model.mean), model.range, kernel)
         self.name = f"native {self._span.kernel}, CPU, fp32"
 
@@ -38,10 +36,6 @@ class Native:
         for source, target in zip(batch, made, strict=True):
             self._span.run(source.transpose(1, 2, 0), target, self._threads)
         return made.transpose(0, 3, 1, 2)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _folded(model: Model) -> tuple[object, ...]:
