@@ -31,7 +31,7 @@ def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
         jobs = [Job(s, tmp_path / folder / s.name) for s in sources]
         jobs.insert(2, replace(jobs[1], source=sources[5]))  # wants what another one has written
         made = list(upscale_files([Nearest() for _ in range(count)], jobs, DEFAULTS))
-        return [(r.source, r.target and r.target.name, r.status, (r.error or "").split(":")[-1]) for r in made]
+        return [(r.source, r.target and r.target.name, r.status, (r.error or "").replace(folder, "")) for r in made]
 
     assert results("alone", 1) == results("together", 3)
     for path in (tmp_path / "alone").iterdir():
