@@ -138,7 +138,7 @@ int main(int argc, char** argv) {
         for (int n = 0; n < 3; ++n, ++runs) {
             // mostly small; sometimes wide enough for several strips or high enough for several panels
             int height = uniform(1, 40), width = uniform(1, 60);
-            if (runs % 5 == 1) width = uniform(300, 800), height = uniform(1, 12);
+            if (runs % 5 == 1) width = uniform(500, 1400), height = uniform(1, 12);
             if (runs % 5 == 3) height = uniform(100, 300), width = uniform(1, 12);
             std::vector<float> picture(size_t(3) * height * width);
             for (float& v : picture) v = float(uniform(0, 255)) / 255;
@@ -149,12 +149,13 @@ int main(int argc, char** argv) {
                 run<uint8_t>(network, net, picture, wanted, height, width, threads, Pixel::u8, 255),
                 run<uint16_t>(network, net, picture, wanted, height, width, threads, Pixel::u16, 65535),
             };
-            if (!(worst[0] < 2e-5 && worst[1] < 0.51 / 255 && worst[2] < 2.0 / 65535)) {
-                std::printf("%s, %d channels, x%d, %d x %d, %d threads: off by %g, %g, %g\n", kernel.name, net.channels, net.scale,
-                            height, width, threads, worst[0], worst[1], worst[2]);
+            if (!(worst[0] < 1e-4 && worst[1] < 0.53 / 255 && worst[2] < 7.0 / 65535)) {
+                std::printf("%s, %d channels, x%d, %d x %d, %d threads: off by %g, %g, %g\n", kernel.name, net.channels,
+                            net.scale, height, width, threads, worst[0], worst[1], worst[2]);
                 return 1;
             }
-            for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e-42f, -1e38f}) {
+            for (float bad :
+                 {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e-42f, -1e38f}) {
                 picture[size_t(uniform(0, int(picture.size()) - 1))] = bad;
                 run<float>(network, net, picture, wanted, height, width, threads, Pixel::f32, 1);
             }

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: the default engine."""
+"""OpenVINO on a CPU: the default engine where the native kernel is not built."""
 
 from collections import OrderedDict
 from typing import Any
