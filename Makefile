@@ -9,9 +9,9 @@ TORCH ?= torch==2.13.0
 define build_native
 	@if command -v $${CXX:-c++} >/dev/null; then \
 	  echo "building the native kernel"; \
-	  $(1)/bin/pip install --quiet ./native || echo "the native kernel could not be built; going on without it"; \
+	  if $(1)/bin/pip install --quiet ./native; then touch $@; \
+	  else $(1)/bin/pip uninstall --quiet --yes dsclora-native; echo "it could not be built: going on without it"; fi; \
 	else echo "no C++ compiler: going on without the native kernel"; fi
-	@touch $@
 endef
 
 .PHONY: demo test check lint types format dev clean

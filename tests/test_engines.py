@@ -124,7 +124,7 @@ def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runtime, "usable", property(lambda runtime: runtime.name != "native"))
     assert choose().name == "openvino"
     monkeypatch.setattr(Runtime, "installed", property(lambda runtime: True))
-    with pytest.raises(EngineError, match="does not fit this processor"):
+    with pytest.raises(EngineError, match="cannot run on this processor"):
         choose("native")
 
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -109,7 +109,7 @@ void Crew::run(int groups, int64_t steps, int ahead, const Step& step) {
             helper.there = true;
             try {
                 std::thread(help, pipeline, helpers_[h], static_cast<int>(h) + 1).detach();
-            } catch (const std::system_error&) {  // the system has no more threads: later, perhaps
+            } catch (const std::exception&) {  // no more threads or memory to be had: later, perhaps
                 helper.there = false;
                 helper.back = (Clock::now() + LONGEST_PAUSE).time_since_epoch().count();
             }

@@ -174,18 +174,19 @@ def upscale(
     engines = open_engines(content, len(jobs), engine, precision, device, threads)
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")
-    amount, interrupted, stop = 0.0, False, _Stop()
+    interrupted, stop = False, _Stop()
+    parts: dict[int, tuple[float, float]] = {}  # of each picture: the share that is done, and Mpixels
     with Meter(len(jobs), "Mpixel") as meter:
 
         def report(number: int, done: int, total: int) -> None:
             stop.check()
-            meter.at(number + done / total, amount + done / 1e6, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
+            parts[number] = (done / total, done / 1e6)
+            shares, amounts = (sum(column) for column in zip(*list(parts.values()), strict=True))
+            meter.at(shares, amounts, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
 
         try:
             for result in verb.upscale_files(engines, jobs, options, report):
                 results.append(result)
-                if result.status == "done" and result.input_size is not None:
-                    amount += result.input_size[0] * result.input_size[1] / 1e6
                 for notice in result.notices:
                     meter.say(notice)
                 meter.say(_line(result))
@@ -699,7 +700,7 @@ def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     for row in facts["runtimes"]:
         state = f"{row['version']} on {', '.join(row['devices'])}" if row["installed"] else f"no: {row['install']}"
         if "kernels" in row:
-            state += f" ({row['kernels'][0]})" if row["kernels"] else " (no kernel for this processor)"
+            state += f" ({row['kernels'][0]})" if row["kernels"] else " (not usable on this processor)"
         print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
     print(f"{'why':<10} {facts['why']}")
     print(f"{'training':<10} " + ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items()))

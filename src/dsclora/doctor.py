@@ -54,8 +54,10 @@ def _why(used: str) -> str:
 
 def _kernels() -> list[str]:
     """Instruction sets that the native kernel has for this processor; the first is used."""
-    import dsclora_native
-
+    try:
+        import dsclora_native
+    except ImportError:
+        return []
     return list(dsclora_native.kernels())
 
 

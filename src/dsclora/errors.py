@@ -57,8 +57,8 @@ class MissingExtraError(DscloraError):
     Args:
         package: what cannot be imported.
         extra: the extra of dsclora that brings it.
-        install: the command that brings it, where no extra does.
         purpose: what it is needed for.
+        install: the command that brings it, where no extra does.
     """
 
     def __init__(self, package: str, extra: str, purpose: str, install: str = "") -> None:

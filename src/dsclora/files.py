@@ -34,6 +34,8 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         raise _refused(path, error) from error
     try:
         yield temporary
+        if not overwrite and (path.exists() or path.is_symlink()):  # made by another in the meantime
+            raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
         temporary.replace(path)
     except OSError as error:
         raise _refused(path, error) from error

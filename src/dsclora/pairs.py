@@ -231,9 +231,8 @@ class PairStore:
             growing = path.with_suffix(".part")
             with growing.open("wb") as file:
                 for number, name in enumerate(self.names):
-                    if (
-                        not undegraded or not number or name != self.names[number - 1]
-                    ):  # copies of one picture follow it
+                    before = (self.names[number - 1], self._sizes[number - 1])
+                    if not undegraded or not number or (name, self._sizes[number]) != before:  # else a copy of it
                         lr = imresize(self.hr(number), 1 / self.scale) if undegraded else self.lr(number)
                         target = np.ascontiguousarray(upscale(lr)).tobytes()
                     file.write(target)
@@ -330,14 +329,16 @@ def open_store(
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
         for number, pair in enumerate(pairs):
-            try:
-                for size, copy in itertools.product(sizes, range(copies)):
+            for size, copy in itertools.product(sizes, range(copies)):
+                try:
                     lr, hr = read_pair(pair, scale, _numbered(reduce, number * copies + copy), window, size)
                     lr_file.write(np.ascontiguousarray(lr).tobytes())
                     hr_file.write(np.ascontiguousarray(hr).tobytes())
                     rows.append((pair.name, lr.shape[0], lr.shape[1]))
-            except ImageError as error:
-                report(f"left out: {error}")
+                except ImageError as error:
+                    report(f"left out{f' at {size:g} of its size' if size != 1 else ''}: {error}")
+                    if size == 1:
+                        break
     if not rows:
         raise ImageError("none of the pictures can be read")
     with files.replacing(path, overwrite=True) as temporary:

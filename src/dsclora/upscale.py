@@ -6,7 +6,7 @@
 import glob
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -212,7 +212,7 @@ def upscale_file(
         if options.if_exists == "skip":
             return Result(job.source, target, "skipped")
         if options.if_exists == "rename":
-            target = _free_name(target)
+            target = _free_name(target, set())
         elif options.if_exists == "error":
             raise OutputError(f"{target}: exists already; see --if-exists skip|overwrite|rename")
         elif target.exists() and target.samefile(job.source):
@@ -271,6 +271,7 @@ def upscale_files(
         KeyboardInterrupt: `report` did; first the results of what was finished all the same.
     """
     taken: dict[Path, Path] = {}
+    claimed: set[Path] = set()
     sources = {job.source.resolve() for job in jobs}
     free = SimpleQueue[Engine]()
     for engine in engines:
@@ -297,12 +298,16 @@ def upscale_files(
 
         def settle() -> Iterator[Result]:
             nonlocal interrupted
-            key, job, future = running.popleft()
+            key, job, future = running[0]
             try:
                 result = future.result()
-            except KeyboardInterrupt:  # raised by `report`; what else is under way may still become whole
-                interrupted = True
+            except KeyboardInterrupt:
+                if not future.done():
+                    raise  # of this thread: asked for a second time
+                interrupted = True  # raised by `report`; what else is under way may still become whole
+                running.popleft()
                 return
+            running.popleft()
             if result.status != "failed":
                 taken[key] = job.source
             yield result
@@ -311,11 +316,13 @@ def upscale_files(
             for number, job in enumerate(jobs):
                 try:
                     key = job.target.parent.resolve() / job.target.name
+                    if options.if_exists == "rename":
+                        key = _free_name(key, claimed)
                     while len(running) >= 2 * len(engines) or key in {other for other, _, _ in running}:
                         yield from settle()
                     if interrupted:
                         break
-                    if key in taken and options.if_exists != "rename":
+                    if key in taken:
                         raise OutputError(
                             f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
                             "run it apart with another --output, or use --if-exists rename"
@@ -324,11 +331,14 @@ def upscale_files(
                         raise OutputError(
                             f"{job.source}: would replace {job.target}, an input; choose another --output"
                         )
-                    running.append((key, job, pool.submit(work, number, job)))
                 except (DscloraError, OSError, RuntimeError) as error:
                     while running:  # in order
                         yield from settle()
                     yield _failed(job, error)
+                    continue
+                claimed.add(key)
+                named = replace(job, target=job.target.with_name(key.name))
+                running.append((key, job, pool.submit(work, number, named)))
             while running:
                 yield from settle()
         finally:
@@ -347,8 +357,10 @@ def _failed(job: Job, error: Exception) -> Result:
     return Result(job.source, job.target, "failed", error=text)
 
 
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (candidate := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+def _free_name(path: Path, taken: Set[Path]) -> Path:
+    """The path, or with the first number that makes it one that neither exists nor is taken."""
+    candidate, number = path, 0
+    while candidate in taken or candidate.exists() or candidate.is_symlink():
         number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate

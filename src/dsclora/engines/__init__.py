@@ -75,11 +75,13 @@ class Runtime:
 
     @property
     def usable(self) -> bool:
-        """Whether it is installed and fits this processor."""
+        """Whether it is installed, can be loaded and fits this processor."""
         if self.package != "dsclora_native" or not self.installed:
             return self.installed
-        import dsclora_native
-
+        try:
+            import dsclora_native
+        except ImportError:  # built for another Python or C++ library
+            return False
         return bool(dsclora_native.kernels())
 
     @property
@@ -121,7 +123,7 @@ def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32
             return runtime
     wanted = fitting[0] if name != "auto" else next(r for r in fitting if r.extra is not None)
     if wanted.installed:
-        raise EngineError(f"engine {wanted.name} does not fit this processor; use --engine openvino")
+        raise EngineError(f"engine {wanted.name} cannot run on this processor; use --engine openvino")
     raise MissingExtraError(wanted.package, wanted.extra or "", f"engine {wanted.name}", wanted.install)
 
 
@@ -170,19 +172,20 @@ def open_engines(
     device: str = "cpu",
     threads: int | None = None,
 ) -> list[Engine]:
-    """As many engines as are worth running on different pictures at the same time.
+    """As many engines as are worth running on different pictures at the same time: native ones that share the threads.
 
-    The native kernel's helpers go where a core is free, so each of them may have all threads; other runtimes' threads
-    would be in each other's way.
+    Other runtimes' threads would be in each other's way: of them one.
 
     Args:
-        model, name, precision, device, threads: as `open_engine`.
+        model, name, precision, device: as `open_engine`.
         most: how many pictures there are.
+        threads: of all engines together; all cores by default.
     """
-    count = 1
-    if choose(name, device, precision).name == "native":
-        count = max(1, min(most, threads or cores(), _AT_ONCE))
-    return [open_engine(model, name, precision, device, threads) for _ in range(count)]
+    if choose(name, device, precision).name != "native":
+        return [open_engine(model, name, precision, device, threads)]
+    total = threads or cores()
+    count = max(1, min(most, total, _AT_ONCE))
+    return [open_engine(model, name, precision, device, total // count) for _ in range(count)]
 
 
 def cores() -> int:
