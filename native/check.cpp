@@ -138,7 +138,7 @@ int main(int argc, char** argv) {
         for (int n = 0; n < 3; ++n, ++runs) {
             // mostly small; sometimes wide enough for several strips or high enough for several panels
             int height = uniform(1, 40), width = uniform(1, 60);
-            if (runs % 5 == 1) width = uniform(500, 1400), height = uniform(1, 12);
+            if (runs % 5 == 1) width = uniform(600, 1400), height = uniform(1, 12);
             if (runs % 5 == 3) height = uniform(100, 300), width = uniform(1, 12);
             std::vector<float> picture(size_t(3) * height * width);
             for (float& v : picture) v = float(uniform(0, 255)) / 255;

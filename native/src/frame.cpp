@@ -27,7 +27,7 @@ int rows_behind(int ring) {
     return 2;                     // by the next conv: a row of lag, and one above
 }
 
-int strips_of(int tiles) { return std::max(1, (tiles - OVERLAP + STRIP - OVERLAP - 1) / (STRIP - OVERLAP)); }
+int strips_of(int tiles) { return tiles <= ALONE ? 1 : (tiles - OVERLAP + STRIP - OVERLAP - 1) / (STRIP - OVERLAP); }
 
 }  // namespace
 
@@ -45,8 +45,8 @@ Frame::Frame(int w, int t, int channels, size_t scratch_size)
       strips(strips_of(tiles)),
       groups(group_of(CONVS - 1) + 1),
       ahead(t == 1 ? 0 : std::min(2 * t, CONVS)) {
-    pitch = (LEFT + std::min(tiles, STRIP) + 32) / 16 * 16;  // a vector may reach beyond the last tile, and one further
-    if (pitch / 16 % 2 == 0) pitch += 16;                    // rows must not all fall into the same lines of the cache
+    pitch = (LEFT + (strips == 1 ? tiles : STRIP) + 32) / 16 * 16;  // a vector may reach beyond the last tile, and one further
+    if (pitch / 16 % 2 == 0) pitch += 16;                           // rows must not all fall into the same lines of the cache
     row_size_ = 4 * std::max(channels, 3) * pitch;
 
     constexpr size_t GAP = 64;  // floats between the parts, which nothing may touch
