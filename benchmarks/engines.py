@@ -76,6 +76,7 @@ def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             if number:  # the first round warms up, and so does the first run of a turn: others have used the cache
                 times[engine] += seconds[1:]
     width, height = map(int, size.split("x"))
+    bare = interpreter_mb()
     rows = []
     for engine, worker in workers.items():
         name, _, precision = engine.partition(":")
@@ -88,7 +89,7 @@ def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 "threads": arguments.threads,
                 "median_ms": round(1e3 * float(np.median(times[engine])), 3),
                 "min_ms": round(1e3 * min(times[engine]), 3),
-                "peak_mb": round(float(worker.peak) - interpreter_mb(), 1),
+                "peak_mb": round(float(worker.peak) - bare, 1),
                 "psnr_vs_fp32": json.loads(worker.ask("psnr")),
                 "version": worker.version,
             }
@@ -121,10 +122,11 @@ def work(arguments: argparse.Namespace) -> None:
     """What a worker does: an answer on stdout to every line on stdin."""
     if arguments.core >= 0:
         os.sched_setaffinity(0, range(arguments.core, arguments.core + arguments.threads))
-    from dsclora import weights, zoo
+    from dsclora import zoo
     from dsclora.engines import Precision, open_engine
+    from dsclora.metrics import psnr
 
-    model = weights.read(Path(arguments.model)) if Path(arguments.model).is_file() else zoo.load(arguments.model)
+    model = zoo.load(arguments.model)
     name, _, precision_name = arguments.worker.partition(":")
     precision: Precision = "bf16" if precision_name == "bf16" else "fp32"
     engine = open_engine(model, name, precision, threads=arguments.threads)
@@ -139,8 +141,8 @@ def work(arguments: argparse.Namespace) -> None:
         if line.strip() == "psnr":
             floats = (batch / 255).astype(np.float32)
             wanted = open_engine(model, "torch", threads=arguments.threads)(floats).astype(np.float64)
-            error = float(np.mean((engine(floats) - wanted) ** 2))
-            answer = json.dumps(round(-10 * float(np.log10(error)), 2) if error else None)
+            decibels = psnr(255.0 * engine(floats), 255 * wanted)
+            answer = json.dumps(round(decibels, 2) if np.isfinite(decibels) else None)
         else:
             engine(batch)
             answer = f"{time.perf_counter() - begin}"

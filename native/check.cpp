@@ -117,22 +117,13 @@ double run(Network& network, const Net& net, const std::vector<float>& picture, 
 int main(int argc, char** argv) {
     const double seconds = argc > 1 ? std::atof(argv[1]) : 20;
     random_bits.seed(argc > 2 ? std::atoi(argv[2]) : 0);
-    std::vector<const Kernel*> kernels;
-#if defined(DSCLORA_AVX512)
-    if (avx512.runs_here()) kernels.push_back(&avx512);
-#endif
-#if defined(DSCLORA_AVX2)
-    if (avx2.runs_here()) kernels.push_back(&avx2);
-#endif
-#if defined(DSCLORA_NEON)
-    kernels.push_back(&neon);
-#endif
+    const std::vector<const Kernel*> usable = kernels();
     const float mean[3] = {0.4f, 0.4f, 0.4f};
     const auto begin = std::chrono::steady_clock::now();
     int runs = 0;
     while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds) {
         const Net net(uniform(1, 12), uniform(1, 4));
-        const Kernel& kernel = *kernels[runs % kernels.size()];
+        const Kernel& kernel = *usable[runs % usable.size()];
         Network network(kernel, {net.all.begin(), net.all.begin() + JOINT}, net.all[JOINT], net.all[CONVS], net.all[CONVS - 1],
                         net.scale, mean, 2.0f);
         for (int n = 0; n < 3; ++n, ++runs) {

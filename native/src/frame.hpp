@@ -32,7 +32,7 @@ constexpr int INNER = 3 * BLOCKS - 1;  // ring of block 6's first activation
 
 constexpr int BAND = 8;     // rows
 constexpr int PANEL = 16;   // bands
-constexpr int STRIP = 96;   // tiles that are computed together, at most; a multiple of any kernel's lanes
+constexpr int STRIP = 96;   // tiles that are computed together where a row is cut; a multiple of any kernel's lanes
 constexpr int ALONE = 160;  // up to so many tiles a row is one strip: that costs less than overlapping ones
 constexpr int OVERLAP = 5;  // tiles of them that belong to the next strip: 20 pixels, what is seen from conv_1's output on
 

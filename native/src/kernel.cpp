@@ -299,6 +299,6 @@ bool runs_here() {
 }  // namespace DSCLORA_ISA
 
 namespace dsclora {
-extern const Kernel DSCLORA_ISA = {DSCLORA_NAME,           ::DSCLORA_ISA::LANES, ::DSCLORA_ISA::BLOCK, ::DSCLORA_ISA::runs_here,
-                                   ::DSCLORA_ISA::scratch, ::DSCLORA_ISA::conv};
+extern const Kernel DSCLORA_ISA = {DSCLORA_NAME, ::DSCLORA_ISA::BLOCK, ::DSCLORA_ISA::runs_here, ::DSCLORA_ISA::scratch,
+                                   ::DSCLORA_ISA::conv};
 }

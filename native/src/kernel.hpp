@@ -62,7 +62,6 @@ struct Call {
 
 struct Kernel {
     const char* name;
-    int lanes;
     int block;
     bool (*runs_here)();
     size_t (*scratch)(int inputs, int outputs);  // floats, aligned to 64 bytes

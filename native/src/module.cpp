@@ -4,7 +4,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -20,19 +19,7 @@ using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using AnyIn = nb::ndarray<nb::ro, nb::ndim<3>, nb::device::cpu>;
 using AnyOut = nb::ndarray<nb::ndim<3>, nb::device::cpu>;
 
-std::vector<const Kernel*> kernels() {
-    std::vector<const Kernel*> found;
-#if defined(DSCLORA_AVX512)
-    if (avx512.runs_here()) found.push_back(&avx512);
-#endif
-#if defined(DSCLORA_AVX2)
-    if (avx2.runs_here()) found.push_back(&avx2);
-#endif
-#if defined(DSCLORA_NEON)
-    found.push_back(&neon);
-#endif
-    return found;
-}
+ptrdiff_t sample_size(Pixel kind) { return kind == Pixel::u8 ? 1 : kind == Pixel::u16 ? 2 : 4; }
 
 std::vector<std::string> kernel_names() {
     std::vector<std::string> names;
@@ -61,7 +48,7 @@ Picture picture(T& array) {
         p.kind = Pixel::f32;
     else
         throw std::invalid_argument("expected uint8, uint16 or float32");
-    const ptrdiff_t size = p.kind == Pixel::u8 ? 1 : p.kind == Pixel::u16 ? 2 : 4;
+    const ptrdiff_t size = sample_size(p.kind);
     // rows are counted in int, with room for the network's lag
     if (array.shape(0) < 1 || array.shape(1) < 1 || array.shape(0) > (1u << 28) || array.shape(1) > (1u << 24))
         throw std::invalid_argument("a picture must have 1 to 2^28 rows and 1 to 2^24 columns");
@@ -70,14 +57,9 @@ Picture picture(T& array) {
     return p;
 }
 
-class Span : public Network {
-public:
-    using Network::Network;
-};
-
-Span* make(const std::vector<Array>& body, const std::vector<Array>& biases, const Array& joint, const Array& joint_bias,
-           const Array& pointwise, const Array& last, const Array& last_bias, int scale, const std::vector<float>& mean,
-           float range, const std::string& name) {
+Network* make(const std::vector<Array>& body, const std::vector<Array>& biases, const Array& joint, const Array& joint_bias,
+              const Array& pointwise, const Array& last, const Array& last_bias, int scale, const std::vector<float>& mean,
+              float range, const std::string& name) {
     const Kernel* chosen = nullptr;
     for (const Kernel* k : kernels())
         if (!chosen && (name.empty() || name == k->name)) chosen = k;
@@ -87,14 +69,14 @@ Span* make(const std::vector<Array>& body, const std::vector<Array>& biases, con
     const int c = static_cast<int>(body[0].shape(0));
     std::vector<Weights> convs;
     for (size_t n = 0; n < body.size(); ++n) convs.push_back(weights(body[n], &biases[n], c, n ? c : 3, 3, "body"));
-    return new Span(*chosen, convs, weights(joint, &joint_bias, c, c + 3, 3, "joint"),
-                    weights(pointwise, nullptr, c, 2 * c, 1, "pointwise"),
-                    weights(last, &last_bias, 3 * scale * scale, c, 3, "last"), scale, mean.data(), range);
+    return new Network(*chosen, convs, weights(joint, &joint_bias, c, c + 3, 3, "joint"),
+                       weights(pointwise, nullptr, c, 2 * c, 1, "pointwise"),
+                       weights(last, &last_bias, 3 * scale * scale, c, 3, "last"), scale, mean.data(), range);
 }
 
-void run(Span& self, AnyIn from, AnyOut to, int threads) {
+void run(Network& self, AnyIn from, AnyOut to, int threads) {
     const Picture in = picture(from), out = picture(to);
-    const ptrdiff_t size = out.kind == Pixel::u8 ? 1 : out.kind == Pixel::u16 ? 2 : 4;
+    const ptrdiff_t size = sample_size(out.kind);
     if (in.kind != out.kind || out.height != in.height * self.scale || out.width != in.width * self.scale)
         throw std::invalid_argument("the output must have the input's dtype and `scale` times its size");
     if (out.band != size || out.column != 3 * size) throw std::invalid_argument("the output's pixels must be contiguous");
@@ -107,11 +89,11 @@ void run(Span& self, AnyIn from, AnyOut to, int threads) {
 
 NB_MODULE(_native, m) {
     m.def("kernels", &kernel_names, "Names of the instruction sets built in that this processor has, the best first.");
-    nb::class_<Span>(m, "Span", "A plain SPAN ready to run.")
+    nb::class_<Network>(m, "Span", "A plain SPAN ready to run.")
         .def(nb::new_(&make), "body"_a, "biases"_a, "joint"_a, "joint_bias"_a, "pointwise"_a, "last"_a, "last_bias"_a,
              "scale"_a, "mean"_a, "range"_a, "kernel"_a = "")
         .def("run", &run, "source"_a.noconvert(), "target"_a.noconvert(), "threads"_a,
              "Enlarge (h, w, 3), any strides, into (h * scale, w * scale, 3), rows of contiguous pixels: uint8, uint16, or "
              "float32 in 0..1.")
-        .def_prop_ro("kernel", [](const Span& s) { return s.kernel.name; }, "Name of the instruction set.");
+        .def_prop_ro("kernel", [](const Network& n) { return n.kernel.name; }, "Name of the instruction set.");
 }

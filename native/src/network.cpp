@@ -34,6 +34,20 @@ private:
 
 }  // namespace
 
+std::vector<const Kernel*> kernels() {
+    std::vector<const Kernel*> found;
+#if defined(DSCLORA_AVX512)
+    if (avx512.runs_here()) found.push_back(&avx512);
+#endif
+#if defined(DSCLORA_AVX2)
+    if (avx2.runs_here()) found.push_back(&avx2);
+#endif
+#if defined(DSCLORA_NEON)
+    found.push_back(&neon);
+#endif
+    return found;
+}
+
 Network::Network(const Kernel& k, const std::vector<Weights>& body, const Weights& joint, const Weights& pointwise,
                  const Weights& last, int s, const float mean[3], float range)
     : scale(s), kernel(k), convs_(CONVS), range_(range), channels_(body[0].outputs) {

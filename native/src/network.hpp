@@ -18,6 +18,9 @@ struct Weights {
     const float* bias = nullptr;
 };
 
+// Those built in that this processor has, the best first.
+std::vector<const Kernel*> kernels();
+
 // The network as it is run, its linear parts folded:
 //   body[0]        conv_1
 //   body[1..18]    the blocks' convs

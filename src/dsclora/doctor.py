@@ -10,7 +10,7 @@ import pyvips
 
 import dsclora
 from dsclora import zoo
-from dsclora.engines import RUNTIMES, cores
+from dsclora.engines import RUNTIMES, cores, native_kernels
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -28,7 +28,7 @@ def examine() -> dict[str, Any]:
             row["version"] = _version(runtime.package) or "unknown version"
             row["devices"] = [d for d in runtime.devices if d == "cpu" or _torch_sees(d)]
             if runtime.name == "native":
-                row["kernels"] = _kernels()
+                row["kernels"] = native_kernels()
         else:
             row["install"] = runtime.install
         row["used"] = runtime is used
@@ -50,15 +50,6 @@ def examine() -> dict[str, Any]:
 def _why(used: str) -> str:
     preference = " > ".join(r.name for r in RUNTIMES)
     return f"{used}: the first of {preference}, in order of speed on a CPU, that is installed and fits the processor"
-
-
-def _kernels() -> list[str]:
-    """Instruction sets that the native kernel has for this processor; the first is used."""
-    try:
-        import dsclora_native
-    except ImportError:
-        return []
-    return list(dsclora_native.kernels())
 
 
 def _version(package: str) -> str | None:

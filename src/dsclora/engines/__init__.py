@@ -13,6 +13,8 @@ from dsclora.weights import Model
 
 Precision = Literal["fp32", "bf16"]
 Batch = npt.NDArray[Any]
+TILE = 512
+"""Side of the windows for runtimes that hold all of a window's activations."""
 _AT_ONCE = 4  # pictures; each takes its memory
 DTYPES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float32))
 
@@ -50,6 +52,15 @@ class Engine(Protocol):
         ...
 
 
+def native_kernels() -> list[str]:
+    """Instruction sets that the native kernel has for this processor, the best first; none if it cannot be loaded."""
+    try:
+        import dsclora_native
+    except ImportError:  # not there, or built for another Python or C++ library
+        return []
+    return list(dsclora_native.kernels())
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A runtime that dsclora can use.
@@ -78,11 +89,7 @@ class Runtime:
         """Whether it is installed, can be loaded and fits this processor."""
         if self.package != "dsclora_native" or not self.installed:
             return self.installed
-        try:
-            import dsclora_native
-        except ImportError:  # built for another Python or C++ library
-            return False
-        return bool(dsclora_native.kernels())
+        return bool(native_kernels())
 
     @property
     def install(self) -> str:

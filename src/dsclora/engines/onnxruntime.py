@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dsclora import graph
-from dsclora.engines import Batch, check_batch, failed
+from dsclora.engines import TILE, Batch, check_batch, failed
 from dsclora.weights import HALO, Model
 
 
@@ -15,7 +15,7 @@ class OnnxRuntime:
     def __init__(self, model: Model, threads: int | None = None) -> None:
         import onnxruntime
 
-        self.scale, self.halo, self.tile = model.scale, HALO, 512
+        self.scale, self.halo, self.tile = model.scale, HALO, TILE
         self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, fp32"
         self._model, self._runtime = model, onnxruntime
         self._options = onnxruntime.SessionOptions()

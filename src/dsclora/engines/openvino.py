@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsclora import graph
-from dsclora.engines import Batch, Precision, check_batch, failed
+from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.weights import HALO, Model
 
 _KEPT = 4  # compiled shapes; each holds its activations
@@ -21,7 +21,7 @@ class OpenVino:
     def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
         import openvino
 
-        self.scale, self.halo, self.tile = model.scale, HALO, 512
+        self.scale, self.halo, self.tile = model.scale, HALO, TILE
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {precision}"
         self._core = openvino.Core()
         self._config: dict[str, Any] = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dsclora import span
-from dsclora.engines import Batch, Precision, check_batch, failed
+from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.errors import EngineError
 from dsclora.weights import HALO, Model
 
@@ -23,7 +23,7 @@ class Torch:
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
         if threads is not None:
             torch.set_num_threads(threads)
-        self.scale, self.halo, self.tile = model.scale, HALO, 512
+        self.scale, self.halo, self.tile = model.scale, HALO, TILE
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         self._device, self._precision = device, precision
         self._net = span.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
