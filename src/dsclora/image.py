@@ -7,9 +7,11 @@ they are made (`write`), so memory does not grow with its height. Arrays are (he
 import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,10 @@ _LOADERS = ("jpegload", "pngload", "webpload", "heifload", "tiffload", "gifload"
 _GREY = ("b-w", "grey16")
 _KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
 _BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
+
+# libvips keeps its error messages in one place for all threads, and pyvips clears it whenever a method of an image is
+# looked up: without this, one thread takes another's message, or none
+_PREPARING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,11 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         ImageError: missing, empty, not a picture, of a kind that is not supported, or too large.
     """
+    with _PREPARING:
+        return _open(path, max_pixels)
+
+
+def _open(path: Path, max_pixels: int) -> Picture:
     image = _load(path, "sequential", max_pixels)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     if orientation not in (1, 2):  # 2 mirrors left to right, which can be done row by row
@@ -319,20 +330,40 @@ def write(output: Output, strips: Iterable[Pixels], width: int, height: int, lik
         DscloraError: whatever making the strips raises passes through.
     """
     path, saver = output.path, output.saver
-    stream = _PngStream(strips, width, height, like)
     with files.replacing(path, output.overwrite) as temporary:
+        strips = _checked(strips, width, like)
+        first = next(strips)
+        whole = len(first) == height  # and in memory anyway
+        stream = None if whole else _PngStream(chain([first], strips), width, height, like)
         try:
-            image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="truncated")
-            image = _finish(image, output, like)
+            image = None if stream is None else stream.image()
+            with _PREPARING:
+                image = _finish(_in_memory(first, like) if image is None else image, output, like)
+            del first  # or the next strip is made while this one is still held
             size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
             options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
             keep = "icc" if output.strip_metadata else "all"
             target = pyvips.Target.new_to_file(os.fsencode(temporary))
             image.write_to_target(target, f"{path.suffix.lower()}[{options},keep={keep}]")
         except pyvips.Error as error:
-            if stream.error is not None:
+            if stream is not None and stream.error is not None:
                 raise stream.error from None
             raise OutputError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pixels]:
+    for strip in strips:
+        if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
+            raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
+        yield strip
+
+
+def _in_memory(pixels: Pixels, like: Picture) -> pyvips.Image:
+    """A view of an array as libvips' image."""
+    height, width, bands = pixels.shape
+    form, kinds = ("uchar", ("b-w", "srgb")) if pixels.dtype == np.uint8 else ("ushort", ("grey16", "rgb16"))
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels), width, height, bands, form)
+    return image.copy(interpretation=kinds[bands - like.alpha == 3])
 
 
 def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
@@ -371,8 +402,11 @@ class _PngStream:
         self.error: BaseException | None = None
         self._chunks = self._encode(strips, width, height, like)
         self._rest = memoryview(b"")
-        self.source = pyvips.SourceCustom()
-        self.source.on_read(self._read)
+        self._source = pyvips.SourceCustom()
+        self._source.on_read(self._read)
+
+    def image(self) -> pyvips.Image:
+        return pyvips.Image.pngload_source(self._source, access="sequential", unlimited=True, fail_on="truncated")
 
     def _read(self, size: int) -> bytes:
         # an exception must not cross libvips: it is kept, and the stream ends early, which libvips reports
@@ -398,8 +432,6 @@ class _PngStream:
         deflate = zlib.compressobj(0)
         total = 0
         for strip in strips:
-            if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
-                raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
             for part in np.array_split(strip, min(len(strip), 1 + strip.nbytes // 2**22)):  # bounds the copies
                 flat = part.astype(part.dtype.newbyteorder(">")).reshape(len(part), -1).view(np.uint8)
                 rows = np.zeros((len(part), 1 + flat.shape[1]), np.uint8)  # a leading 0: no filter

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from dsclora import image
-from dsclora.engines import Engine
+from dsclora.engines import Batch, Engine
 from dsclora.enlarge import SMALLEST_TILE, Border, Source, strips
 from dsclora.errors import DscloraError, ImageError, OutOfMemoryError, OutputError, UsageError
 
@@ -255,7 +255,7 @@ def upscale_files(
 ) -> Iterator[Result]:
     """Enlarge many pictures; one that fails is told and does not stop the others.
 
-    As many pictures are under way as there are engines, so that some are read or written while others are enlarged.
+    One more picture is under way than there are engines, so that some are read or written while others are enlarged.
 
     Args:
         engines: do the work, all of the same model.
@@ -273,13 +273,10 @@ def upscale_files(
     taken: dict[Path, Path] = {}
     claimed: set[Path] = set()
     sources = {job.source.resolve() for job in jobs}
-    free = SimpleQueue[Engine]()
-    for engine in engines:
-        free.put(engine)
+    engine = _Whichever(engines)
 
     def work(number: int, job: Job) -> Result:
         nonlocal options
-        engine = free.get()
         try:
             report(number, 0, 1)
             result = upscale_file(engine, job, options, partial(report, number))
@@ -288,10 +285,8 @@ def upscale_files(
             return result
         except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
             return _failed(job, error)
-        finally:
-            free.put(engine)
 
-    with ThreadPoolExecutor(len(engines)) as pool:
+    with ThreadPoolExecutor(len(engines) + 1) as pool:
         running: deque[tuple[Path, Job, Future[Result]]] = deque()
 
         interrupted = False
@@ -346,6 +341,26 @@ def upscale_files(
                 future.cancel()
         if interrupted:
             raise KeyboardInterrupt
+
+
+class _Whichever:
+    """An `Engine` for several threads: each call goes to an engine that is free."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.name, self.scale, self.halo, self.tile = (
+            getattr(engines[0], n) for n in ("name", "scale", "halo", "tile")
+        )
+        self._free = SimpleQueue[Engine]()
+        for engine in engines:
+            self._free.put(engine)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """See `Engine`."""
+        engine = self._free.get()
+        try:
+            return engine(batch)
+        finally:
+            self._free.put(engine)
 
 
 def _failed(job: Job, error: Exception) -> Result:
