@@ -48,6 +48,7 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
 	$(VENV)/bin/pip install --quiet -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --no-deps spandrel  # it asks for torchvision, which tests do without
 	touch $@
 
 $(DEMO)/native: $(DEMO)/ready $(NATIVE)

@@ -18,7 +18,7 @@ LAYERS = [
     ["sources"],
     ["engines", "engines.native", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
-    ["upscale", "evaluate", "pretrain", "adapt", "doctor"],
+    ["upscale", "evaluate", "pretrain", "adapt", "doctor", "export"],
     ["cli"],
     ["__main__"],
 ]

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -157,7 +157,7 @@ def upscale(
         raise UsageError(f"--max-megapixels must be positive, got {max_megapixels}")
     options = verb.Options(
         scale=scale,
-        fit=_box(fit),
+        fit=_box(fit, "--fit"),
         long_side=long_side,
         border=border,
         tile=tile,
@@ -224,13 +224,13 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def _box(text: str | None) -> tuple[int, int] | None:
+def _box(text: str | None, option: str) -> tuple[int, int] | None:
     if text is None:
         return None
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        raise UsageError(f"--fit takes WIDTHxHEIGHT, such as 1920x1080, not {text!r}") from error
+        raise UsageError(f"{option} takes WIDTHxHEIGHT, such as 1920x1080, not {text!r}") from error
     return width, height
 
 
@@ -593,6 +593,84 @@ def extract(
         for conv, lost in remainder.convs.items():
             print(f"{conv:<24} rank {made.updates[conv].rank:<3} {lost:6.1%} of the change lost")
         _say(f"{output}: {made.parameters:,} numbers; {remainder.total:.1%} of the change lost, biases included")
+
+
+@app.command()
+def export(
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="onnx, openvino, ncnn, spandrel (chaiNNer, ComfyUI), torchscript or pt2; may be repeated.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"], typer.Option("--precision", help="fp16: onnx, openvino and ncnn; half the file.")
+    ] = "fp32",
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="The one size of input to take. Default: any.")
+    ] = None,
+    layout: Annotated[
+        Literal["plain", "upscayl"], typer.Option("--layout", help="Of ncnn: the blob names that Upscayl asks for.")
+    ] = "plain",
+    name: Annotated[str | None, typer.Option("--name", help="Of the files. Default: the model's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a model, adapters merged in, as another runtime's file, and prove that it makes the same pictures there.
+
+    Example: dsclora export --model span-x4 --to onnx -o exported/
+
+    Example: dsclora export --adapter span-x4-docs --to ncnn --layout upscayl --precision fp16 -o upscayl/
+    """
+    from dsclora import export as verb
+
+    content = _load_adapted(model, adapter or [])
+    content = replace(content, name=name or content.name)
+    targets = [target for target in verb.TARGETS if target in to]
+    if unknown := sorted(set(to) - set(targets)):
+        raise UsageError(f"--to {unknown[0]}: choose from {', '.join(verb.TARGETS)}")
+    box = _box(size, "--size")
+    reports, failures = [], []
+    for target in targets:
+        try:
+            report = verb.export(
+                content,
+                target,
+                output,
+                precision=precision,
+                size=box and (box[1], box[0]),
+                layout=layout if target == "ncnn" else "plain",
+                overwrite=overwrite,
+            )
+        except UsageError:
+            raise
+        except DscloraError as error:
+            failures.append(str(error))
+            _say(f"error: {error}")
+            continue
+        reports.append(report)
+        if not as_json:
+            lowest, worst = min(c.psnr for c in report.compared), max(c.worst for c in report.compared)
+            print(", ".join(str(path) for path in report.files))
+            print(
+                f"  {report.runtime}: {len(report.compared)} pictures, {lowest:.1f} dB or more, {worst:.3f} levels off"
+            )
+            height, width = report.size
+            print(
+                f"  {report.milliseconds:.0f} ms for {width}x{height}, "
+                f"{report.reference_milliseconds:.0f} ms by the engine of `dsclora upscale`"
+            )
+            for note in report.notes:
+                print(f"  {note}")
+    if as_json:
+        _print_json({"model": content.name, "exported": [r.as_json() for r in reports], "failed": failures})
+    raise typer.Exit(1 if failures else 0)
 
 
 def _load_adapted(model: str | None, adapters: list[str], factor: float | None = None) -> Any:

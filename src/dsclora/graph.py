@@ -13,17 +13,25 @@ OPSET = 17
 INPUT, OUTPUT = "input", "output"
 
 
-def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
+def build(
+    model: Model,
+    dtype: npt.DTypeLike = np.float32,
+    *,
+    half: bool = False,
+    size: tuple[int, int] | None = None,
+) -> onnx.ModelProto:
     """The network as ONNX, normalisation, clipping and conversion included.
 
     Args:
         model: plain weights.
         dtype: of input and output. float32: RGB in 0..1. uint8, uint16: RGB in 0..255 or 0..65535, converted and
             rounded (half to even) inside, so that runtimes move integers.
+        half: compute in fp16, from the first conv to the pixel shuffle, with weights in fp16.
+        size: (height, width) of the one input, a batch of 1, that it takes; by default any.
 
     Returns:
         `input` (batch, 3, height, width) to `output` (batch, 3, height * scale, width * scale), all axes but the
-        second dynamic.
+        second dynamic unless `size` fixes them.
 
     Raises:
         ValueError: another dtype.
@@ -42,6 +50,8 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
     if model.range != peak:
         x = graph.node("Mul", [x, graph.constant(np.array(model.range / peak))])
 
+    if half:
+        x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT16), np.dtype(np.float16)
     first = graph.conv(x, model, "conv_1.eval_conv")
     x, depths = first, []
     for block in range(1, BLOCKS + 1):
@@ -55,6 +65,8 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
     x = graph.node("Concat", [first, deep, depths[0], inner], axis=1)
     x = graph.conv(graph.conv(x, model, "conv_cat"), model, "upsampler.0")
     x = graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
+    if half:
+        x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT), np.dtype(np.float32)
     if integers:
         x = graph.node("Round", [graph.node("Mul", [x, graph.constant(np.array(peak))])])
     x = graph.node("Clip", [x, graph.constant(np.array(0.0)), graph.constant(np.array(peak))])
@@ -62,11 +74,15 @@ def build(model: Model, dtype: npt.DTypeLike = np.float32) -> onnx.ModelProto:
         x = graph.node("Cast", [x], to=element)
     graph.nodes[-1].output[0] = OUTPUT
 
+    before: list[str | int | None] = ["batch", 3, "height", "width"]
+    after: list[str | int | None] = ["batch", 3, "height_out", "width_out"]
+    if size is not None:
+        before, after = [1, 3, *size], [1, 3, *(side * model.scale for side in size)]
     proto = helper.make_graph(
         graph.nodes,
         f"span_x{model.scale}_ch{model.channels}",
-        [helper.make_tensor_value_info(INPUT, element, ["batch", 3, "height", "width"])],
-        [helper.make_tensor_value_info(OUTPUT, element, ["batch", 3, "height_out", "width_out"])],
+        [helper.make_tensor_value_info(INPUT, element, before)],
+        [helper.make_tensor_value_info(OUTPUT, element, after)],
         graph.initializers,
     )
     opset = helper.make_opsetid("", OPSET)
@@ -79,6 +95,7 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the constants to come
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         output = f"{kind.lower()}_{len(self.nodes)}"
@@ -88,7 +105,7 @@ class _Graph:
     def constant(self, value: npt.NDArray[Any], name: str = "") -> str:
         name = name or f"constant_{len(self.initializers)}"
         self.initializers.append(
-            numpy_helper.from_array(np.ascontiguousarray(value, np.float32).reshape(value.shape), name)
+            numpy_helper.from_array(np.ascontiguousarray(value, self.dtype).reshape(value.shape), name)
         )
         return name
 

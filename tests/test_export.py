@@ -1,0 +1,148 @@
+"""Every target through its real runtime; what does not agree, or cannot be checked, leaves nothing behind."""
+
+import enum
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from conftest import random_model
+from dsclora import export, graph, weights, zoo
+from dsclora.engines import open_engine
+from dsclora.errors import EngineError, MissingExtraError, OutputError, UsageError
+from test_cli import dsclora_, parsed
+
+CASES: list[tuple[export.Target, dict[str, Any], list[str]]] = [
+    ("onnx", {}, ["span-x4.onnx"]),
+    ("onnx", {"precision": "fp16"}, ["span-x4_fp16.onnx"]),
+    ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
+    ("openvino", {}, ["span-x4.xml", "span-x4.bin"]),
+    ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
+    ("ncnn", {}, ["span-x4.ncnn.param", "span-x4.ncnn.bin"]),
+    ("ncnn", {"precision": "fp16", "layout": "upscayl"}, ["span-x4_fp16.param", "span-x4_fp16.bin"]),
+    ("spandrel", {}, ["4x_span-x4.safetensors"]),
+    ("torchscript", {}, ["span-x4.pt"]),
+    ("pt2", {}, ["span-x4.pt2"]),
+    ("pt2", {"size": (24, 40)}, ["span-x4_40x24.pt2"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in where it is not installed: spandrel imports three names of it for networks that are not SPAN."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        module = ModuleType("torchvision.transforms.functional")
+        module.__dict__.update(
+            InterpolationMode=enum.Enum("InterpolationMode", "BILINEAR"), rotate=None, normalize=None
+        )
+        for name in ("torchvision", "torchvision.transforms"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.parametrize(("target", "options", "names"), CASES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
+def test_the_runtime_makes_the_same_picture(
+    target: export.Target, options: dict[str, Any], names: list[str], tmp_path: Path
+) -> None:
+    report = export.export(zoo.load("span-x4"), target, tmp_path, **options)
+    assert [path.name for path in report.files] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    lowest, furthest = export.LIMITS[report.precision]
+    assert len(report.compared) >= 6
+    assert all(row.worst <= furthest for row in report.compared)
+    assert report.compared[0].psnr >= lowest
+    assert report.milliseconds > 0
+    json.dumps(report.as_json(), default=str, allow_nan=False)
+
+
+def test_fp16_is_as_exact_in_ncnn_as_elsewhere(tmp_path: Path) -> None:
+    """Weights below fp16's normal numbers are zero to ncnn: with the range of 255 left in, this is 52 dB."""
+    report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, precision="fp16")
+    assert min(row.psnr for row in report.compared[:3]) > 75
+
+
+def test_upscayl_finds_its_blobs(tmp_path: Path) -> None:
+    report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, layout="upscayl")
+    rows = [line.split() for line in report.files[0].read_text().splitlines()]
+    assert ["Input", "data", "0", "1", "data"] in rows
+    assert rows[-1][5] == "output"
+    assert not any(blob in row for row in rows for blob in ("in0", "out0"))
+
+
+def test_an_onnx_file_says_what_it_takes(tmp_path: Path) -> None:
+    (path,) = export.export(random_model(scale=3), "onnx", tmp_path, size=(24, 40)).files
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    sides = [d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim]
+    assert sides == [1, 3, 72, 120]
+    assert proto.opset_import[0].version == graph.OPSET
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_training_form_collapses_to_what_it_was(scale: int, tmp_path: Path) -> None:
+    model = random_model(scale)
+    path = tmp_path / "t.safetensors"
+    weights.write_safetensors(path, export.training_form(model), {}, False)
+    back = weights.import_file(path)
+    assert back.tensors.keys() == model.tensors.keys()
+    assert all(np.array_equal(back.tensors[key], model.tensors[key]) for key in model.tensors)
+
+
+def test_another_picture_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, build = zoo.load("span-x4"), graph.build
+
+    def wrong(model: weights.Model, **options: Any) -> onnx.ModelProto:
+        moved = model.tensors["upsampler.0.bias"] + np.float32(0.01)
+        return build(replace(model, tensors={**model.tensors, "upsampler.0.bias": moved}), **options)
+
+    monkeypatch.setattr(graph, "build", wrong)
+    monkeypatch.setattr(export, "open_engine", lambda model: open_engine(model, "torch"))  # which has no graph
+    with pytest.raises(EngineError, match=r"differs by [\d.]+ levels .* not kept"):
+        export.export(model, "onnx", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = random_model()
+    with pytest.raises(UsageError, match="fp32 only"):
+        export.export(model, "spandrel", tmp_path, precision="fp16")
+    with pytest.raises(UsageError, match="any size"):
+        export.export(model, "ncnn", tmp_path, size=(8, 8))
+    with pytest.raises(UsageError, match="for --to ncnn"):
+        export.export(model, "onnx", tmp_path, layout="upscayl")
+    with pytest.raises(UsageError, match="has the mean"):
+        export.export(replace(model, mean=(0.5, 0.5, 0.5)), "spandrel", tmp_path)
+    (tmp_path / "random.onnx").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        export.export(model, "onnx", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export.export(model, "onnx", tmp_path / "file" / "in")
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    with pytest.raises(MissingExtraError, match=r"dsclora\[export\]"):
+        export.export(model, "ncnn", tmp_path)
+    assert (tmp_path / "random.onnx").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_command_line(model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("export", "--model", model_file, "-o", out)
+    text = dsclora_(*arguments, "--to", "onnx", "--to", "openvino").stdout
+    assert "ONNX Runtime" in text
+    assert "OpenVINO" in text
+    assert {path.name for path in out.iterdir()} == {"random.onnx", "random.xml", "random.bin"}
+    (out / "random.onnx").unlink()
+    facts = parsed(dsclora_(*arguments, "--to", "onnx", "--to", "openvino", "--json", code=1))
+    assert [row["target"] for row in facts["exported"]] == ["onnx"]
+    assert "exists already" in facts["failed"][0]
+    assert "choose from onnx" in dsclora_(*arguments, "--to", "tflite", code=2).stderr
