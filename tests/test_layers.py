@@ -18,7 +18,8 @@ LAYERS = [
     ["sources"],
     ["engines", "engines.native", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
-    ["upscale", "evaluate", "pretrain", "adapt", "doctor", "export"],
+    ["upscale", "evaluate", "pretrain", "adapt", "doctor", "export", "profile"],
+    ["ntire"],
     ["cli"],
     ["__main__"],
 ]

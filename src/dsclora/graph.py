@@ -1,5 +1,6 @@
 """Weights become the ONNX graph: the one definition of inference, which every runtime runs and every export ships."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def build(
         raise ValueError(f"dtype must be uint8, uint16 or float32, got {dtype}")
     element, integers = elements[dtype.type], dtype.kind == "u"
     peak = float(np.iinfo(dtype).max) if integers else 1.0
-    graph = _Graph()
+    graph, weights = Builder(), model.tensors
 
     x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if integers else INPUT
     # (x / peak - mean) * range
@@ -52,18 +53,18 @@ def build(
 
     if half:
         x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT16), np.dtype(np.float16)
-    first = graph.conv(x, model, "conv_1.eval_conv")
+    first = graph.conv(x, weights, "conv_1.eval_conv")
     x, depths = first, []
     for block in range(1, BLOCKS + 1):
-        inner = graph.silu(graph.conv(x, model, f"block_{block}.c1_r.eval_conv"))
-        o3 = graph.silu(graph.conv(inner, model, f"block_{block}.c2_r.eval_conv"))
-        o3 = graph.conv(o3, model, f"block_{block}.c3_r.eval_conv")
+        inner = graph.silu(graph.conv(x, weights, f"block_{block}.c1_r.eval_conv"))
+        o3 = graph.silu(graph.conv(inner, weights, f"block_{block}.c2_r.eval_conv"))
+        o3 = graph.conv(o3, weights, f"block_{block}.c3_r.eval_conv")
         gate = graph.node("Sub", [graph.node("Sigmoid", [o3]), graph.constant(np.array(0.5))])
         x = graph.node("Mul", [graph.node("Add", [o3, x]), gate])
         depths.append(x)
-    deep = graph.conv(x, model, "conv_2.eval_conv")
+    deep = graph.conv(x, weights, "conv_2.eval_conv")
     x = graph.node("Concat", [first, deep, depths[0], inner], axis=1)
-    x = graph.conv(graph.conv(x, model, "conv_cat"), model, "upsampler.0")
+    x = graph.conv(graph.conv(x, weights, "conv_cat"), weights, "upsampler.0")
     x = graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
     if half:
         x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT), np.dtype(np.float32)
@@ -89,7 +90,7 @@ def build(
     return helper.make_model(proto, opset_imports=[opset], ir_version=8, producer_name="dsclora")
 
 
-class _Graph:
+class Builder:
     """Nodes and constants as they are added."""
 
     def __init__(self) -> None:
@@ -98,22 +99,26 @@ class _Graph:
         self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the constants to come
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        """Name of its output."""
         output = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def constant(self, value: npt.NDArray[Any], name: str = "") -> str:
+        """Name of an initializer."""
         name = name or f"constant_{len(self.initializers)}"
         self.initializers.append(
             numpy_helper.from_array(np.ascontiguousarray(value, self.dtype).reshape(value.shape), name)
         )
         return name
 
-    def conv(self, x: str, model: Model, prefix: str) -> str:
-        weight = model.tensors[f"{prefix}.weight"]
-        names = [self.constant(model.tensors[f"{prefix}.{kind}"], f"{prefix}.{kind}") for kind in ("weight", "bias")]
-        side = weight.shape[2]
-        return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4)
+    def conv(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str, stride: int = 1) -> str:
+        """A conv as large as its input, or with a stride and no padding."""
+        names = [self.constant(tensors[f"{prefix}.{kind}"], f"{prefix}.{kind}") for kind in ("weight", "bias")]
+        side = tensors[f"{prefix}.weight"].shape[2]
+        pad = side // 2 if stride == 1 else 0
+        return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[pad] * 4, strides=[stride] * 2)
 
     def silu(self, x: str) -> str:
+        """`x * sigmoid(x)`."""
         return self.node("Mul", [x, self.node("Sigmoid", [x])])

@@ -1,0 +1,198 @@
+"""The NTIRE efficient super-resolution challenges: their protocol over a folder, their score, a submission's layout.
+
+By https://github.com/Amazingren/NTIRE2025_ESR and its successor of 2026. Their runtimes are CUDA events on one GPU of
+theirs; here a runtime is the wall time of one call on this machine, the baseline's measured in turn with the others.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsclora import files, metrics, profile
+from dsclora.errors import MissingExtraError, UsageError
+from dsclora.pairs import Pair, read_pair
+from dsclora.profile import Cost, Runner, Setting, Subject
+from dsclora.weights import Model
+
+SCALE = 4
+COUNTED_AT = (256, 256)  # (height, width) of the input for MACs and activations
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a challenge scores: the weighted sum of `exp(2 * value / baseline's)`, lower is better.
+
+    Attributes:
+        baseline: which network is the baseline.
+        weights: of runtime, MACs and parameters.
+        valid, test: PSNR in dB to be reached on DIV2K_LSDIR valid and test.
+    """
+
+    baseline: str
+    weights: Mapping[str, float]
+    valid: float = 26.90
+    test: float = 26.99
+
+    def scores(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
+        """Of each criterion, and "final"."""
+        made = {key: float(np.exp(2 * values[key] / baseline[key])) for key in self.weights}
+        return made | {"final": sum(weight * made[key] for key, weight in self.weights.items())}
+
+
+PRESETS = {
+    "ntire2025": Preset("EFDN", {"runtime": 0.7, "macs": 0.15, "parameters": 0.15}),
+    "ntire2026": Preset("SPAN of 28 channels", {"runtime": 0.8, "macs": 0.1, "parameters": 0.1}),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the challenge's table.
+
+    Attributes:
+        name: of the network; the baseline's row is the first.
+        psnr: in dB: RGB, uint8, 4 pixels cut; the mean over the pictures.
+        runtime: milliseconds, the mean over pictures and repetitions.
+        cost: at 256 x 256.
+        peak_mb: memory of its process.
+        scores: by criterion, and "final".
+    """
+
+    name: str
+    psnr: float
+    runtime: float
+    cost: Cost
+    peak_mb: float
+    scores: Mapping[str, float]
+
+
+def compete(
+    preset: Preset,
+    baseline: Subject,
+    entries: Sequence[Subject],
+    pairs: Sequence[Pair],
+    setting: Setting,
+    runs: int = 5,
+    report: Callable[[int], None] = lambda _: None,
+) -> list[Entry]:
+    """Run the protocol: every picture through every network, in turn, several times.
+
+    Args:
+        preset: which challenge's.
+        baseline, entries: x4, of distinct names.
+        pairs: LR and HR pictures.
+        setting: the same for all; `profile.settled` first.
+        runs: repetitions, after one that is not counted.
+        report: called with the number of pictures done.
+
+    Raises:
+        UsageError: not x4.
+        ImageError, EngineError: a picture cannot be read, a network cannot run.
+    """
+    subjects = [baseline, *entries]
+    for subject in subjects:
+        if subject.scale != SCALE:
+            raise UsageError(f"{subject.name} enlarges {subject.scale} times; the challenge is x{SCALE}")
+    protocol = metrics.protocol("ntire-rgb", SCALE)
+    decibels: list[list[float]] = []
+    seconds: list[list[float]] = []
+    with ExitStack() as stack:
+        runners = [Runner(subject, setting, stack) for subject in subjects]
+        for number, pair in enumerate(pairs, 1):
+            lr, hr = read_pair(pair, SCALE)
+            batch = np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
+            made = [[runner.enlarge(batch) for runner in runners] for _ in range(runs + 1)]
+            pictures = [np.rint(sr[0].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8) for sr, _ in made[0]]
+            decibels.append([protocol.score(picture, hr)[0] for picture in pictures])
+            seconds.append(np.mean([[took for _, took in turn] for turn in made[1:]], axis=0).tolist())
+            report(number)
+        peaks = [runner.peak_mb() for runner in runners]
+    costs = [profile.count(subject, *COUNTED_AT) for subject in subjects]
+    psnr, runtime = np.mean(decibels, axis=0), 1e3 * np.mean(seconds, axis=0)
+    values = [
+        {"runtime": float(took), "macs": float(cost.macs), "parameters": float(cost.parameters)}
+        for took, cost in zip(runtime, costs, strict=True)
+    ]
+    return [
+        Entry(s.name, float(psnr[i]), float(runtime[i]), costs[i], peaks[i], preset.scores(values[i], values[0]))
+        for i, s in enumerate(subjects)
+    ]
+
+
+def submit(model: Model, folder: Path, team: int, name: str, overwrite: bool = False) -> tuple[Path, Path]:
+    """Write a submission: `models/teamNN_NAME.py`, one file with the network, and `model_zoo/teamNN_NAME.pth`.
+
+    Args:
+        model: adapters merged in.
+        folder: the challenge's repository, or where to put the two folders.
+        team: number.
+        name: of the method; a Python name.
+        overwrite: replace existing files.
+
+    Raises:
+        UsageError: not x4, or not a name.
+        MissingExtraError: PyTorch is not installed.
+        OutputError: cannot be written.
+    """
+    if model.scale != SCALE:
+        raise UsageError(f"{model.name} enlarges {model.scale} times; the challenge is x{SCALE}")
+    if not name.isidentifier():
+        raise UsageError(f"the method's name becomes a Python module's: letters, digits and _, not {name!r}")
+    try:
+        import torch
+
+        from dsclora import span
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", "--submission") from error
+    stem = f"team{team:02d}_{name}"
+    code = _CODE.format(
+        stem=stem,
+        team=team,
+        name=name,
+        channels=model.channels,
+        mean=model.mean,
+        range=model.range,
+        parts="\n\n".join(inspect.getsource(part) for part in (span.PlainConv, span.SPAB, span.Span)),
+    )
+    paths = folder / "models" / f"{stem}.py", folder / "model_zoo" / f"{stem}.pth"
+    with files.replacing(paths[0], overwrite) as source, files.replacing(paths[1], overwrite) as tensors:
+        source.write_text(code)
+        torch.save(span.from_model(model).state_dict(), tensors)
+    return paths
+
+
+_CODE = '''"""A SPAN (Wan et al., arXiv 2311.12770) for the NTIRE efficient-SR challenge; one file, RGB in 0..1.
+
+In test_demo.py:
+
+    elif model_id == {team}:
+        from models.{stem} import Net
+        name, data_range = "{team:02d}_{name}", 1.0
+        model_path = os.path.join("model_zoo", "{stem}.pth")
+        model = Net()
+        model.load_state_dict(torch.load(model_path, weights_only=True), strict=True)
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SPAN_MEAN = (0.4488, 0.4371, 0.4040)
+SPAN_RANGE = 255.0
+_NUMBERS = range(1, 7)
+
+
+{parts}
+
+class Net(Span):
+    """{name}: {channels} channels."""
+
+    def __init__(self) -> None:
+        super().__init__({channels}, 4, {mean}, {range})
+'''

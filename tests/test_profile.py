@@ -1,0 +1,147 @@
+"""Counts against published figures, scores against hand arithmetic, measurements and a submission that run."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from conftest import ROOT, photo, random_model, save
+from dsclora import graph, ntire, profile, zoo
+from dsclora.engines import open_engine
+from dsclora.errors import EngineError, ModelError, UsageError
+from dsclora.profile import Setting, Subject
+from test_cli import dsclora_, parsed
+
+
+def subject(name: str = "random", scale: int = 2, channels: int = 6) -> Subject:
+    return Subject(name, random_model(scale, channels), scale)
+
+
+def as_onnx(path: Path, scale: int = 4) -> Path:
+    path.write_bytes(graph.build(random_model(scale)).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scale", "channels", "parameters", "giga"),
+    [(4, 26, 130_828, 8.535), (2, 26, 122_368, 7.983), (4, 28, 150_688, 9.834), (4, 48, 426_288, 27.87)],
+)
+def test_counts_are_the_published_ones(scale: int, channels: int, parameters: int, giga: float) -> None:
+    cost = profile.count(subject("s", scale, channels), 256, 256)
+    assert cost.parameters == parameters
+    assert cost.macs / 1e9 == pytest.approx(giga, abs=5e-3)
+    assert cost.convs == 22
+    if (scale, channels) == (4, 26):
+        assert cost.activations / 1e6 == pytest.approx(38.93, abs=5e-3)
+
+
+def test_counts_of_the_2025_baseline(shared: Path, tmp_path: Path) -> None:
+    """Published: 0.276 M, 16.70 G, 111.12 M activations, 65 convs; fvcore 0.1.5 counts 16,703,470,848."""
+    path = tmp_path / "efdn.onnx"
+    script = ROOT / "benchmarks" / "efdn.py"
+    subprocess.run([sys.executable, script, shared / "weights" / "efdn_ntire2023.pth", path], check=True)
+    efdn = profile.load(str(path))
+    assert efdn.scale == 4
+    assert profile.count(efdn, 256, 256) == profile.Cost(276_192, 16_703_470_848, 111_116_736, 65)
+
+
+def test_an_onnx_file_counts_as_the_model_it_is_of(tmp_path: Path) -> None:
+    foreign = profile.load(str(as_onnx(tmp_path / "x.onnx")))
+    assert foreign.scale == 4
+    assert profile.count(foreign, 30, 40) == profile.count(subject(scale=4), 30, 40)
+
+
+def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
+    subjects = [subject("ours", 4), profile.load(str(as_onnx(tmp_path / "theirs.onnx")))]
+    for engine in ("openvino", "onnxruntime"):
+        setting = profile.settled(Setting(engine, threads=1), subjects)
+        made = profile.measure(subjects, [(24, 32), (9, 7)], setting, runs=2)
+        assert made.keys() == {(name, size) for name in ("ours", "theirs") for size in ((24, 32), (9, 7))}
+        assert all(0 < row.low <= row.milliseconds <= row.high for row in made.values())
+    assert profile.settled(Setting(), subjects).engine == "openvino"
+    with pytest.raises(UsageError, match="ONNX file"):
+        profile.settled(Setting("torch"), subjects)
+
+
+def test_the_score_by_hand() -> None:
+    baseline = {"runtime": 10.0, "macs": 100.0, "parameters": 1000.0}
+    values = {"runtime": 5.0, "macs": 100.0, "parameters": 2000.0}
+    scores = ntire.PRESETS["ntire2025"].scores(values, baseline)
+    assert scores["final"] == pytest.approx(0.7 * math.e + 0.15 * math.e**2 + 0.15 * math.e**4)
+    assert ntire.PRESETS["ntire2026"].scores(baseline, baseline)["final"] == pytest.approx(math.e**2)
+    published = {"runtime": 16.69, "macs": 16.70, "parameters": 0.276}  # ms, G, M: EFDN's and the winner's
+    winner = ntire.PRESETS["ntire2025"].scores({"runtime": 9.99, "macs": 8.54, "parameters": 0.131}, published)
+    assert winner["final"] == pytest.approx(0.7 * 3.31 + 0.15 * 2.78 + 0.15 * 2.58, abs=0.01)
+
+
+def test_the_challenge_over_a_folder(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / "set" / "HR" / f"{number}.png", photo(48, 64, seed=number))
+        save(tmp_path / "set" / "LRx4" / f"{number}.png", photo(48, 64, seed=number)[::4, ::4])
+    baseline, model = as_onnx(tmp_path / "base.onnx"), tmp_path / "sub"
+    arguments = ("profile", tmp_path / "set", "--preset", "ntire2025", "--baseline", baseline, "--runs", 1)
+    facts = parsed(dsclora_(*arguments, "--model", "span-x4", "--threads", 1, "--json"))
+    assert [row["name"] for row in facts["models"]] == ["base", "span-x4"]
+    assert facts["models"][0]["scores"]["final"] == pytest.approx(math.e**2)
+    assert facts["models"][1]["macs"] == 8_535_015_424
+    assert facts["engine"] == "openvino"
+    text = dsclora_(*arguments, "--submission", model, "--team", 7, "--name", "Ours", "--threads", 1).stdout
+    assert "26.90" in text
+    assert "2 pictures" in text
+    code = (
+        "import sys, numpy, torch\n"
+        f"sys.path.insert(0, {str(model)!r})\n"
+        "from models.team07_Ours import Net\n"
+        "net = Net()\n"
+        f"net.load_state_dict(torch.load({str(model / 'model_zoo' / 'team07_Ours.pth')!r}), strict=True)\n"
+        f"lr = torch.from_numpy(numpy.load({str(tmp_path / 'lr.npy')!r}))\n"
+        f"numpy.save({str(tmp_path / 'sr.npy')!r}, net(lr).detach().clamp(0, 1).numpy())\n"
+    )
+    lr = photo(20, 30).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    np.save(tmp_path / "lr.npy", lr)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path)
+    wanted = open_engine(zoo.load("span-x4"))(lr)
+    np.testing.assert_allclose(np.load(tmp_path / "sr.npy"), wanted, atol=2e-4)
+
+
+def test_command_line(model_file: Path, tmp_path: Path) -> None:
+    facts = parsed(dsclora_("profile", "--model", model_file, "--size", "24x16", "--runs", 2, "--json"))
+    assert facts["latency_ms"] > 0
+    assert {"parameters", "macs", "activations", "convs"} <= facts.keys()
+    assert facts["flops"] == 2 * facts["macs"]
+    text = dsclora_(
+        "profile", "-m", model_file, "-m", "span-x2", "--size", "16x16", "--size", "24x16", "--runs", 1
+    ).stdout
+    assert text.count("random") == 2
+    assert text.count("span-x2") == 2
+
+
+def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match="not an ONNX network"):
+        profile.load(str(tmp_path / "no.onnx"))
+    flat = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "flat",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, "h", "w"])],
+    )
+    onnx.save(helper.make_model(flat), tmp_path / "flat.onnx")
+    assert profile.load(str(tmp_path / "flat.onnx")).scale == 1
+    with pytest.raises(UsageError, match="enlarges 2 times"):
+        ntire.compete(ntire.PRESETS["ntire2025"], subject(), [], [], Setting())
+    with pytest.raises(UsageError, match="Python module's"):
+        ntire.submit(random_model(4), tmp_path, 1, "a b")
+    with pytest.raises(EngineError):
+        profile.settled(Setting("native", precision="bf16"), [subject()])
+    (tmp_path / "empty").mkdir()
+    preset = ("--preset", "ntire2026", "--baseline", "span-x4")
+    assert "go together" in dsclora_("profile", tmp_path / "empty", code=2).stderr
+    assert "no pictures" in dsclora_("profile", tmp_path / "empty", *preset, "-m", "span-x4-wide", code=1).stderr
+    assert "are called random" in dsclora_("profile", "-m", model_file, "-m", model_file, code=2).stderr
+    assert "takes WIDTHxHEIGHT" in dsclora_("profile", "--size", "large", code=2).stderr
