@@ -13,17 +13,29 @@ LAYERS = [
     ["errors"],
     ["files", "resize", "metrics", "tiles", "recipes", "meter"],
     ["image", "weights", "degrade"],
-    ["adapter", "graph", "sheets", "pairs", "losses", "span", "parallel"],
-    ["convlora", "fit", "objective", "page", "split", "zoo"],
-    ["sources"],
+    ["adapter", "sheets", "pairs", "losses", "span", "parallel"],
+    ["graph", "convlora", "fit", "objective", "page", "split", "zoo"],
+    ["sources", "quantized"],
     ["engines", "engines.native", "engines.openvino", "engines.onnxruntime", "engines.torch"],
     ["enlarge"],
-    ["upscale", "evaluate", "pretrain", "adapt", "doctor", "export", "profile"],
+    ["upscale", "evaluate", "pretrain", "adapt", "quantize", "doctor", "export", "profile"],
     ["ntire"],
     ["cli"],
     ["__main__"],
 ]
-TORCH = {"span", "convlora", "fit", "losses", "objective", "parallel", "pretrain", "adapt", "engines.torch"}
+TORCH = {
+    "span",
+    "convlora",
+    "fit",
+    "losses",
+    "objective",
+    "parallel",
+    "pretrain",
+    "adapt",
+    "quantized",
+    "quantize",
+    "engines.torch",
+}
 FACES = {"cli", "meter"}
 
 

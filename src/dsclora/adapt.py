@@ -23,7 +23,7 @@ from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Stage
+from dsclora.recipes import AdaptRecipe, Stage, scaled
 from dsclora.sources import WINDOW, Sources
 
 WORTHWHILE = 0.001
@@ -204,7 +204,7 @@ def adapt(
             f"{start.name} was not trained on exactly these pictures; unless those to judge by are new to it, the gain "
             "is flattered"
         )
-    stages = _scaled(recipe.stages, plan.factor)
+    stages = scaled(recipe.stages, plan.factor)
     steps = sum(stage.iterations for stage in stages)
     every = -(-steps // plan.validations)
     updates = sorted(start.updates.items()) if start is not None else []
@@ -484,19 +484,6 @@ def _plan(
 
 def _identity(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:
-    """Stages of `factor` times the length in all, at least one step; those of which nothing is left are dropped."""
-    scaled, length, done = [], 0, 0
-    for stage in stages:
-        length += stage.iterations
-        iterations = max(1, round(length * factor)) - done
-        if iterations:
-            warmup = min(round(stage.warmup * min(1.0, factor)), iterations - 1)
-            scaled.append(stage.model_copy(update={"iterations": iterations, "warmup": warmup}))
-        done += iterations
-    return scaled
 
 
 def mean_psnr(net: nn.Module, pictures: Whole) -> float:

@@ -19,7 +19,11 @@ from dsclora.errors import ModelError, UsageError
 from dsclora.weights import Float32, Model, parse_object, read_safetensors, refuse_newer_version, write_safetensors
 
 FORMAT = "dsclora.adapter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 is written where there are ranges for int8, else 1."""
+
+LEVELS = 255
+"""Of an int8 runtime's activations: 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,30 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Range:
+    """How a conv's input is rounded where the conv is computed in int8: uint8, one scale for all channels.
+
+    Attributes:
+        low, high: ends of the range, after the division; zero lies between.
+        divisor: (channels,), by which each channel is divided, and the weights multiplied.
+    """
+
+    low: float
+    high: float
+    divisor: Float32
+
+    @property
+    def scale(self) -> float:
+        """Of one level."""
+        return (self.high - self.low) / LEVELS
+
+    @property
+    def zero_point(self) -> int:
+        """The level that is zero."""
+        return min(max(round(-self.low / self.scale), 0), LEVELS)
+
+
+@dataclass(frozen=True)
 class Adapter:
     """The content of an adapter file.
 
@@ -65,6 +93,7 @@ class Adapter:
         training: where it came from, any JSON object.
         license: SPDX identifier or a sentence.
         name: what to call it in reports; not stored.
+        ranges: by conv, of those to be computed in int8; none in most adapters.
     """
 
     updates: Mapping[str, Update]
@@ -74,6 +103,7 @@ class Adapter:
     training: Mapping[str, Any] = field(default_factory=dict)
     license: str = "unknown"
     name: str = ""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -209,6 +239,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "parameters": adapter.parameters,
         "ranks": {conv: u.rank for conv, u in adapter.updates.items()},
         "alphas": {conv: u.alpha for conv, u in adapter.updates.items()},
+        "int8": list(adapter.ranges),
         "license": adapter.license,
         "training": dict(adapter.training),
     }
@@ -245,6 +276,13 @@ def read(path: str | os.PathLike[str]) -> Adapter:
             updates[conv] = Update(
                 tensors.pop(f"{conv}.lora_A"), tensors.pop(f"{conv}.lora_B"), rank, float(alphas[conv])
             )
+        ranges = {}
+        for conv in [key.removesuffix(".range") for key in tensors if key.endswith(".range")]:
+            low, high = (float(end) for end in tensors.pop(f"{conv}.range"))
+            divisor = tensors.pop(f"{conv}.divisor")
+            if not (low <= 0 <= high and low < high < math.inf and np.isfinite(divisor).all() and (divisor > 0).all()):
+                raise ValueError(f"range of {conv}")
+            ranges[conv] = Range(low, high, divisor)
         if tensors:
             raise ValueError(f"unexpected {next(iter(tensors))}")
         adapter = Adapter(
@@ -255,6 +293,7 @@ def read(path: str | os.PathLike[str]) -> Adapter:
             parse_object(header.get("training", "{}")),
             header.get("license", "unknown"),
             path.stem,
+            ranges,
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
@@ -271,7 +310,7 @@ def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = Fals
     """
     header = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(FORMAT_VERSION if adapter.ranges else 1),
         "variant": "convlora",
         "base_sha256": adapter.base_sha256,
         "scale": str(adapter.scale),
@@ -284,4 +323,7 @@ def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = Fals
     tensors = {}
     for conv, update in adapter.updates.items():
         tensors[f"{conv}.lora_A"], tensors[f"{conv}.lora_B"] = update.a, update.b
+    for conv, ends in adapter.ranges.items():
+        tensors[f"{conv}.range"] = np.array([ends.low, ends.high], np.float32)
+        tensors[f"{conv}.divisor"] = ends.divisor
     write_safetensors(path, tensors, header, overwrite)

@@ -609,7 +609,8 @@ def export(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     precision: Annotated[
-        Literal["fp32", "fp16"], typer.Option("--precision", help="fp16: onnx, openvino and ncnn; half the file.")
+        Literal["fp32", "fp16", "int8"],
+        typer.Option("--precision", help="fp16: onnx, openvino, ncnn; int8: onnx, openvino, by an adapter for it."),
     ] = "fp32",
     size: Annotated[
         str | None, typer.Option("--size", metavar="WxH", help="The one size of input to take. Default: any.")
@@ -632,6 +633,9 @@ def export(
 
     content = _load_adapted(model, adapter or [])
     content = replace(content, name=name or content.name)
+    ranged = [added for added, _ in _adapters(adapter or []) if added.ranges]
+    if precision == "int8" and len(ranged) > 1:
+        raise UsageError(f"{ranged[0].name} and {ranged[1].name} both have ranges for int8; which are meant?")
     targets = [target for target in verb.TARGETS if target in to]
     if unknown := sorted(set(to) - set(targets)):
         raise UsageError(f"--to {unknown[0]}: choose from {', '.join(verb.TARGETS)}")
@@ -646,6 +650,7 @@ def export(
                 precision=precision,
                 size=box and (box[1], box[0]),
                 layout=layout if target == "ncnn" else "plain",
+                ranges=ranged[0].ranges if ranged else None,
                 overwrite=overwrite,
             )
         except UsageError:
@@ -671,6 +676,74 @@ def export(
     if as_json:
         _print_json({"model": content.name, "exported": [r.as_json() for r in reports], "failed": failures})
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def quantize(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, such as the model will see.")
+    ],
+    valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Adapter file to write.")],
+    base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe; see recipes/adapters/.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train an adapter that keeps the picture in int8, for `dsclora export --precision int8`.
+
+    Example: dsclora quantize photos/ --valid held-out/ -o span-x4-int8.safetensors
+    """
+    try:
+        import torch
+
+        from dsclora import adapter, recipes, zoo
+        from dsclora import quantize as verb
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", "training") from error
+    from dsclora.meter import Meter
+
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise UsageError(f"{output}: an adapter's file ends in .safetensors")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already; choose another --output or pass --overwrite")
+    loaded = recipes.load_adapt(recipe or zoo.int8_recipe())
+    if iterations is not None:
+        whole = sum(stage.iterations for stage in loaded.stages)
+        loaded = loaded.model_copy(update={"stages": recipes.scaled(loaded.stages, iterations / whole)})
+    if threads is not None:
+        torch.set_num_threads(threads)
+    steps = sum(stage.iterations for stage in loaded.stages)
+    with Meter(steps, "iteration") as meter:
+
+        def report(progress: Any) -> None:
+            meter.at(progress.step, progress.step, f"loss {progress.loss:.5f}")
+            if progress.score is not None:
+                meter.say(f"{progress.step}/{steps}  {progress.score:.4f} dB in int8 (best {progress.best:.4f})")
+
+        outcome = verb.quantize(
+            loaded,
+            zoo.load(base),
+            images,
+            valid,
+            output.with_suffix(".run"),
+            resume=resume,
+            report=report,
+            say=meter.say,
+        )
+    adapter.write(output, outcome.adapter, overwrite)
+    figures = {"float": outcome.base, "calibrated": outcome.calibrated, "trained": outcome.trained}
+    if as_json:
+        _print_json({"output": output, "psnr": figures})
+    else:
+        print(f"{output}: int8 {outcome.trained - outcome.base:+.4f} dB from floating point ({outcome.base:.4f}); "
+              f"without training {outcome.calibrated - outcome.base:+.4f}")  # fmt: skip
 
 
 @app.command()
@@ -824,8 +897,17 @@ def _load_adapted(model: str | None, adapters: list[str], factor: float | None =
     """A base (by default the one for the adapters or the factor) with adapters, `FILE` or `FILE:STRENGTH`, added."""
     from dsclora import adapter, zoo
 
-    parsed: list[tuple[adapter.Adapter, float]] = []
-    for text in adapters:
+    parsed = _adapters(adapters)
+    content = zoo.load(model or zoo.suited(factor, parsed[0][0] if parsed else None))
+    return adapter.merge(content, parsed) if parsed else content
+
+
+def _adapters(texts: list[str]) -> list[tuple[Any, float]]:
+    """Adapters with their strengths."""
+    from dsclora import zoo
+
+    parsed = []
+    for text in texts:
         name, strength = text, 1.0
         head, colon, tail = text.rpartition(":")
         if colon and not Path(text).exists():
@@ -836,8 +918,7 @@ def _load_adapted(model: str | None, adapters: list[str], factor: float | None =
             if not abs(strength) <= 100:
                 raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
         parsed.append((zoo.load_adapter(name), strength))
-    content = zoo.load(model or zoo.suited(factor, parsed[0][0] if parsed else None))
-    return adapter.merge(content, parsed) if parsed else content
+    return parsed
 
 
 @app.command(name="import")

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,23 +21,29 @@ import numpy as np
 import numpy.typing as npt
 
 from dsclora import files, graph, image, weights, zoo
+from dsclora.adapter import Range
 from dsclora.engines import Engine, open_engine
 from dsclora.errors import EngineError, MissingExtraError, OutputError, UsageError
 from dsclora.metrics import psnr
 from dsclora.weights import Model
 
 Target = Literal["onnx", "openvino", "ncnn", "spandrel", "torchscript", "pt2"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["plain", "upscayl"]
 Float32 = npt.NDArray[np.float32]
 Run = Callable[[Float32], Float32]
 """(1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""
 
 TARGETS: tuple[Target, ...] = get_args(Target)
-LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (90.0, 0.5), "fp16": (60.0, 8.0)}
-"""What a file must keep to: PSNR in dB on every photograph; levels of 255 that any pixel of any picture may be off."""
+LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (90.0, 0.5), "fp16": (60.0, 8.0), "int8": (40.0, 255.0)}
+"""What a file must keep to: PSNR in dB on every photograph; levels of 255 that any pixel of any picture may be off (in
+int8 any: what no photograph has, such as noise, leaves the ranges)."""
 
-_HALF: tuple[Target, ...] = ("onnx", "openvino", "ncnn")
+_PRECISIONS: dict[Precision, tuple[Target, ...]] = {
+    "fp32": TARGETS,
+    "fp16": ("onnx", "openvino", "ncnn"),
+    "int8": ("onnx", "openvino"),
+}
 _FIXED: tuple[Target, ...] = ("onnx", "openvino", "torchscript", "pt2")
 _WHERE: dict[Target, tuple[str, str]] = {
     "spandrel": ("", "pip install spandrel torch torchvision"),
@@ -110,6 +116,7 @@ def export(
     precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
     layout: Layout = "plain",
+    ranges: Mapping[str, Range] | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Write a model for another runtime, whole and verified, or not at all.
@@ -118,9 +125,11 @@ def export(
         model: adapters merged in.
         target: which runtime's file.
         folder: to put it in, under the model's name; made if needed.
-        precision: of weights (OpenVINO, ncnn) or of weights and arithmetic (ONNX).
+        precision: fp16 is of weights (OpenVINO, ncnn) or of weights and arithmetic (ONNX); int8 of the convs that have
+            `ranges`.
         size: (height, width) that the file is to take, and no other; by default any.
         layout: "upscayl" for the blob names that Upscayl and realesrgan-ncnn-vulkan ask for.
+        ranges: of an adapter that `dsclora quantize` made, merged into the model.
         overwrite: replace existing files.
 
     Raises:
@@ -129,17 +138,19 @@ def export(
         EngineError: the file computes another picture, by more than `LIMITS`; the runtime cannot convert or run it.
         OutputError: a file exists already, or cannot be written.
     """
-    if precision == "fp16" and target not in _HALF:
-        raise UsageError(f"--to {target} is fp32 only; fp16 can be had of {', '.join(_HALF)}")
+    if target not in _PRECISIONS[precision]:
+        raise UsageError(f"--to {target} has no {precision}; it can be had of {', '.join(_PRECISIONS[precision])}")
+    if precision == "int8" and not ranges:
+        raise UsageError("int8 needs the ranges of an adapter that `dsclora quantize` made: name it with --adapter")
     if size is not None and target not in _FIXED:
         raise UsageError(f"--to {target} takes pictures of any size; --size is for {', '.join(_FIXED)}")
     if layout != "plain" and target != "ncnn":
         raise UsageError(f"--layout {layout} is for --to ncnn")
     name = re.sub(r"[^\w.+-]", "_", model.name)  # an adapter's strength comes after a colon
-    name += (f"_{size[1]}x{size[0]}" if size else "") + ("_fp16" if precision == "fp16" else "")
+    name += (f"_{size[1]}x{size[0]}" if size else "") + ("" if precision == "fp32" else f"_{precision}")
     makers: dict[Target, Callable[[Model, Path], _Made]] = {
-        "onnx": partial(_onnx, precision=precision, size=size),
-        "openvino": partial(_openvino, precision=precision, size=size),
+        "onnx": partial(_onnx, precision=precision, size=size, ranges=ranges),
+        "openvino": partial(_openvino, precision=precision, size=size, ranges=ranges),
         "ncnn": partial(_ncnn, precision=precision, layout=layout),
         "spandrel": _spandrel,
         "torchscript": partial(_torch, target="torchscript", size=size),
@@ -260,12 +271,15 @@ def _batch(pixels: npt.NDArray[np.float64]) -> Float32:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
 
 
-def _onnx(model: Model, stem: Path, precision: Precision, size: tuple[int, int] | None) -> _Made:
+def _onnx(
+    model: Model, stem: Path, precision: Precision, size: tuple[int, int] | None, ranges: Mapping[str, Range] | None
+) -> _Made:
     """A file for ONNX Runtime, DirectML, TensorRT, CoreML's converters, browsers."""
     import onnxruntime
 
     path = _beside(stem, ".onnx")
-    path.write_bytes(graph.build(model, half=precision == "fp16", size=size).SerializeToString())
+    made = graph.build(model, half=precision == "fp16", size=size, ranges=ranges if precision == "int8" else None)
+    path.write_bytes(made.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return _Made(
         f"ONNX Runtime {onnxruntime.__version__}",
@@ -278,12 +292,15 @@ def _shape(size: tuple[int, int] | None) -> str:
     return f"one picture of {size[1]} x {size[0]}" if size else "any batch, height and width"
 
 
-def _openvino(model: Model, stem: Path, precision: Precision, size: tuple[int, int] | None) -> _Made:
+def _openvino(
+    model: Model, stem: Path, precision: Precision, size: tuple[int, int] | None, ranges: Mapping[str, Range] | None
+) -> _Made:
     import openvino
 
     path = _beside(stem, ".xml")
     core = openvino.Core()
-    network = core.read_model(graph.build(model, size=size).SerializeToString())
+    made = graph.build(model, size=size, ranges=ranges if precision == "int8" else None)
+    network = core.read_model(made.SerializeToString())
     openvino.save_model(network, path, compress_to_fp16=precision == "fp16")
     compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     note = "verified with INFERENCE_PRECISION_HINT f32; say so too: the default of some processors is bf16"

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dsclora.adapter import Range
 from dsclora.weights import BLOCKS, Model
 
 OPSET = 17
@@ -20,6 +21,7 @@ def build(
     *,
     half: bool = False,
     size: tuple[int, int] | None = None,
+    ranges: Mapping[str, Range] | None = None,
 ) -> onnx.ModelProto:
     """The network as ONNX, normalisation, clipping and conversion included.
 
@@ -28,6 +30,8 @@ def build(
         dtype: of input and output. float32: RGB in 0..1. uint8, uint16: RGB in 0..255 or 0..65535, converted and
             rounded (half to even) inside, so that runtimes move integers.
         half: compute in fp16, from the first conv to the pixel shuffle, with weights in fp16.
+        ranges: of the inputs of convs that are to be computed in int8, as QuantizeLinear and DequantizeLinear around
+            them ("QDQ"), which runtimes fuse.
         size: (height, width) of the one input, a batch of 1, that it takes; by default any.
 
     Returns:
@@ -43,7 +47,7 @@ def build(
         raise ValueError(f"dtype must be uint8, uint16 or float32, got {dtype}")
     element, integers = elements[dtype.type], dtype.kind == "u"
     peak = float(np.iinfo(dtype).max) if integers else 1.0
-    graph, weights = Builder(), model.tensors
+    graph, weights = Builder(ranges or {}), model.tensors
 
     x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if integers else INPUT
     # (x / peak - mean) * range
@@ -93,7 +97,8 @@ def build(
 class Builder:
     """Nodes and constants as they are added."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: Mapping[str, Range] | None = None) -> None:
+        self._ranges = ranges or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the constants to come
@@ -114,10 +119,38 @@ class Builder:
 
     def conv(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str, stride: int = 1) -> str:
         """A conv as large as its input, or with a stride and no padding."""
-        names = [self.constant(tensors[f"{prefix}.{kind}"], f"{prefix}.{kind}") for kind in ("weight", "bias")]
+        if prefix in self._ranges:
+            x, names = self._in_int8(x, tensors, prefix)
+        else:
+            names = [self.constant(tensors[f"{prefix}.{kind}"], f"{prefix}.{kind}") for kind in ("weight", "bias")]
         side = tensors[f"{prefix}.weight"].shape[2]
         pad = side // 2 if stride == 1 else 0
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[pad] * 4, strides=[stride] * 2)
+
+    def _in_int8(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[str, list[str]]:
+        """A conv's input, weight and bias, rounded as `quantized.QuantizedConv` rounds them."""
+        given = self._ranges[prefix]
+        if (given.divisor != 1).any():
+            x = self.node("Mul", [x, self.constant(1 / given.divisor.reshape(1, -1, 1, 1))])
+        scale = self.constant(np.array(given.scale))
+        zero = self._integers(np.array(given.zero_point, np.uint8))
+        x = self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, scale, zero]), scale, zero])
+        weight = tensors[f"{prefix}.weight"].astype(np.float64) * given.divisor.reshape(1, -1, 1, 1)
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-12) / 127
+        levels = np.rint(weight / steps.reshape(-1, 1, 1, 1)).astype(np.int8)
+        sums = np.rint(tensors[f"{prefix}.bias"] / (steps * given.scale)).astype(
+            np.int32
+        )  # as the products are counted
+        names = []
+        for integers, step in ((levels, steps), (sums, steps * given.scale)):
+            each = [self._integers(integers), self.constant(step)]
+            names.append(self.node("DequantizeLinear", each, axis=0))
+        return x, names
+
+    def _integers(self, value: npt.NDArray[Any]) -> str:
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
 
     def silu(self, x: str) -> str:
         """`x * sigmoid(x)`."""

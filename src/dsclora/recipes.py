@@ -1,6 +1,7 @@
 """Training recipes: TOML files, validated before anything runs. An unknown key is an error, never ignored."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -168,6 +169,19 @@ class AdaptRecipe(Training):
     guard_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     teach_own: bool = False
     validations: Annotated[int, Field(ge=1)] = 20
+
+
+def scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:
+    """Stages of `factor` times the length in all, at least one step; those of which nothing is left are dropped."""
+    scaled, length, done = [], 0, 0
+    for stage in stages:
+        length += stage.iterations
+        iterations = max(1, round(length * factor)) - done
+        if iterations:
+            warmup = min(round(stage.warmup * min(1.0, factor)), iterations - 1)
+            scaled.append(stage.model_copy(update={"iterations": iterations, "warmup": warmup}))
+        done += iterations
+    return scaled
 
 
 def load_pretrain(path: Path) -> PretrainRecipe:

@@ -64,6 +64,11 @@ def adapt_recipe() -> Path:
     return _folder() / "adapt.toml"
 
 
+def int8_recipe() -> Path:
+    """The recipe of `dsclora quantize`."""
+    return _folder() / "int8.toml"
+
+
 def general_pictures() -> Path:
     """Folder of photographs to see what an adaptation forgets; sources in its README.md."""
     return _folder() / "general"

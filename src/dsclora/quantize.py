@@ -1,0 +1,158 @@
+"""Make a model hold in int8: ranges calibrated, then trained together with a low-rank update of the weights.
+
+What is made is an adapter with ranges: `dsclora export --precision int8` writes it for a runtime. The base in floating
+point is the teacher; nothing but the update and the ranges is trained.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsclora import adapter as adapters
+from dsclora import convlora, fit, losses, metrics, quantized, span, weights
+from dsclora.errors import OutputError, RecipeError
+from dsclora.pairs import PairStore, find_pairs, open_store, read_for_validation
+from dsclora.recipes import AdaptRecipe, Stage
+
+CALIBRATED_ON = 48  # patches
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        adapter: with ranges.
+        base: PSNR on the validation pictures, classic-y, dB, in floating point.
+        calibrated: in int8 without training.
+        trained: in int8 with the adapter.
+    """
+
+    adapter: adapters.Adapter
+    base: float
+    calibrated: float
+    trained: float
+
+
+def quantize(
+    recipe: AdaptRecipe,
+    base: weights.Model,
+    train: Path,
+    valid: Path,
+    folder: Path,
+    *,
+    resume: bool = False,
+    report: Callable[[fit.Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Calibrate, train, and give the adapter with ranges.
+
+    Args:
+        recipe: `lora`, stages, seed and averaging count; `hr_weight` weighs the originals, `teacher_weight` the base's
+            own picture.
+        base: in floating point.
+        train, valid: folders of HR pictures; the best weights are chosen by PSNR on `valid`.
+        folder: for the checkpoint, the log and the decoded pictures.
+        resume: go on from `folder/checkpoint.pt`.
+        report, say: as `fit.fit`.
+
+    Raises:
+        RecipeError: a conv that is not there, or degradations, which have no place here.
+        TrainingError: as `fit.fit`.
+        ImageError: a folder without usable pictures.
+        OutputError: `folder` holds another run, or cannot be written.
+    """
+    if recipe.degrade or any(stage.affinity_weight for stage in recipe.stages):
+        raise RecipeError("quantize copies the base: leave out degrade and affinity_weight")
+    if not resume and (folder / "checkpoint.pt").exists():
+        raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
+    protocol = metrics.protocol("classic-y", base.scale)
+    validation = list(read_for_validation(find_pairs(valid, base.scale), base.scale, protocol.border))
+    try:
+        store = open_store(find_pairs(train, base.scale), base.scale, folder / "pictures", say)
+    except OSError as error:
+        raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+
+    teacher = span.from_model(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    patch = recipe.stages[0].patch // base.scale
+    ranges = quantized.calibrate(teacher, _batches(store, recipe.seed, patch))
+    try:
+        student = convlora.attach(
+            teacher, [convlora.Target(e.convs, e.rank, e.alpha) for e in recipe.lora], recipe.seed
+        )
+    except ValueError as error:
+        raise RecipeError(f"lora: {error}") from error
+    net = quantized.quantize(student, ranges)
+
+    def loss(net: nn.Module, stage: Stage, step: int) -> Tensor:
+        batch = store.batch(recipe.seed, step, stage.batch, stage.patch // base.scale)
+        lr = span.to_tensor(batch.lr)
+        made = net(lr)
+        with torch.inference_mode():
+            wanted = teacher(lr)
+        value = stage.teacher_weight * losses.distance(stage.loss, made, wanted.clone())
+        if stage.hr_weight:
+            value = value + stage.hr_weight * losses.distance(stage.loss, made, span.to_tensor(batch.hr))
+        return value
+
+    def score(net: nn.Module) -> float:
+        run = span.as_function(net)
+        return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in validation]))
+
+    in_float, calibrated = score(teacher), score(net)
+    say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")
+    steps = sum(stage.iterations for stage in recipe.stages)
+    every = -(-steps // recipe.validations)
+    fitted, best = fit.fit(
+        net,
+        recipe.stages,
+        loss,
+        score,
+        folder,
+        ema=min(recipe.ema, 1 - 10 / max(20, steps)),
+        clip=recipe.clip,
+        validate_every=every,
+        checkpoint_every=min(every, 200),
+        identity=_identity(recipe, base, store, validation),
+        resume=resume,
+        validate_first=True,
+        report=report,
+        say=say,
+    )
+    result: dict[str, Any] = {"float": in_float, "calibrated": calibrated, "trained": best}
+    training: dict[str, Any] = {
+        "recipe": recipe.model_dump(by_alias=True),
+        "data": {"pictures": len(store), "sha256": store.fingerprint()},
+        "base": base.name,
+        "int8": {"protocol": "classic-y", "pictures": len(validation)} | {k: round(v, 4) for k, v in result.items()},
+    }
+    made = adapters.Adapter(
+        convlora.extract(quantized.dequantize(fitted)),
+        base.sha256,
+        base.scale,
+        base.channels,
+        training,
+        recipe.license,
+        ranges=quantized.ranges_of(fitted),
+    )
+    return Outcome(made, in_float, calibrated, best)
+
+
+def _batches(store: PairStore, seed: int, patch: int) -> Iterator[Tensor]:
+    for step in range(CALIBRATED_ON // 4):
+        yield span.to_tensor(store.batch(seed + 1, step, 4, patch).lr)
+
+
+def _identity(recipe: AdaptRecipe, base: weights.Model, store: PairStore, validation: list[Any]) -> str:
+    content = hashlib.sha256(json.dumps(recipe.model_dump(), sort_keys=True).encode())
+    content.update(f"{base.fingerprint} {store.fingerprint()}".encode())
+    for lr, hr in validation:
+        content.update(lr.tobytes() + hr.tobytes())
+    return content.hexdigest()
