@@ -14,7 +14,7 @@ define build_native
 	else echo "no C++ compiler: going on without the native kernel"; fi
 endef
 
-.PHONY: demo test check lint types format dev clean
+.PHONY: demo test check lint types format docs dev clean
 
 demo: $(DEMO)/native  ## install the light half, enlarge the sample, show the result
 	$(DEMO)/bin/python scripts/demo.py
@@ -34,6 +34,9 @@ types: $(VENV)/ready
 format: $(VENV)/ready
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+docs: $(VENV)/ready  ## build the documentation in build/site
+	$(VENV)/bin/python scripts/site.py
 
 dev: $(VENV)/native
 

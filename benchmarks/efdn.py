@@ -36,10 +36,11 @@ def build(tensors: Tensors) -> onnx.ModelProto:
     x = graph.conv(graph.node("Add", [x, head]), tensors, "tail.0")
     graph.node("DepthToSpace", [x], blocksize=SCALE, mode="CRD")
     graph.nodes[-1].output[0] = OUTPUT
-    shapes = (["batch", 3, "height", "width"], ["batch", 3, "height_out", "width_out"])
+    given: list[str | int | None] = ["batch", 3, "height", "width"]
+    made: list[str | int | None] = ["batch", 3, "height_out", "width_out"]
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-        for name, shape in zip((INPUT, OUTPUT), shapes, strict=True)
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in ((INPUT, given), (OUTPUT, made))
     ]
     proto = helper.make_graph(graph.nodes, "efdn", ends[:1], ends[1:], graph.initializers)
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)

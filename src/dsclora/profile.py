@@ -231,10 +231,11 @@ def _open(subject: Subject, setting: Setting) -> None:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: what imports took is forgotten
     _state["before"] = _highest_mb()
-    _state["run"] = _opened(subject, setting)
+    _state["run"] = opened(subject, setting)
 
 
-def _opened(subject: Subject, setting: Setting) -> _Callable:
+def opened(subject: Subject, setting: Setting) -> _Callable:
+    """A network ready to run in this process, (1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""
     if isinstance(subject.network, Model):
         return open_engine(subject.network, setting.engine, setting.precision, setting.device, setting.threads)
     if setting.engine == "onnxruntime":

@@ -1,0 +1,82 @@
+"""What int8 costs, and what each ingredient buys: PSNR on folders in the real runtime, classic-y.
+
+python experiments/int8.py BASE PHOTOGRAPHS --adapter INT8-ADAPTER --on Set14 BSD100 [--engine openvino]
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dsclora import adapter, evaluate, graph, metrics, profile, quantized, span, zoo
+from dsclora.adapter import Range
+from dsclora.evaluate import Measured, Uint8
+from dsclora.pairs import PairStore, find_pairs, open_store
+from dsclora.weights import Model
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base")
+    parser.add_argument("photographs", type=Path, help="to calibrate on")
+    parser.add_argument("--adapter", help="made by dsclora quantize")
+    parser.add_argument("--on", type=Path, nargs="+", required=True)
+    parser.add_argument("--engine", choices=["openvino", "onnxruntime"], default="openvino")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("runs/int8"))
+    arguments = parser.parse_args()
+    base = zoo.load(arguments.base)
+    store = open_store(find_pairs(arguments.photographs, base.scale), base.scale, arguments.work)
+    net = span.from_model(base)
+    calibrate = partial(quantized.calibrate, net)
+    variants: dict[str, tuple[Model, dict[str, Range] | None]] = {
+        "fp32": (base, None),
+        "all convs in int8, calibrated": (base, calibrate(patches(store), 0.0, ())),
+        "the first and the last in float": (base, calibrate(patches(store), 0.0)),
+        "channels balanced too": (base, calibrate(patches(store))),
+    }
+    if arguments.adapter:
+        added = zoo.load_adapter(arguments.adapter)
+        merged = adapter.merge(base, [(added, 1.0)])
+        variants["update and ranges trained"] = (merged, dict(added.ranges))
+        variants["the same weights in fp32"] = (merged, None)
+    rows = []
+    for name, (model, ranges) in variants.items():
+        proto = graph.build(model, ranges=ranges).SerializeToString()
+        setting = profile.Setting(arguments.engine, threads=arguments.threads)
+        network = profile.opened(profile.Subject(name, proto, base.scale), setting)
+
+        def run(lr: Uint8, network=network) -> Uint8:  # type: ignore[no-untyped-def]
+            made = network(np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32))
+            rounded: Uint8 = np.rint(made[0].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
+            return rounded
+
+        row: dict[str, object] = {"variant": name, "convs_in_int8": len(ranges or {})}
+        for folder in arguments.on:
+            pairs = find_pairs(folder, base.scale)
+            measured = evaluate.evaluate(run, pairs, base.scale, metrics.protocol("classic-y", base.scale))
+            row[folder.name] = round(evaluate.mean([m.score for m in measured if isinstance(m, Measured)])[0], 4)
+        picture = np.random.default_rng(0).random((1, 3, 256, 256), np.float32)
+        times = []
+        for _ in range(9):
+            begin = time.perf_counter()
+            network(picture)
+            times.append(time.perf_counter() - begin)
+        row["ms"] = round(1e3 * float(np.median(times)), 1)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+
+
+def patches(store: PairStore) -> Iterator[torch.Tensor]:
+    """As `dsclora quantize` calibrates."""
+    return (span.to_tensor(store.batch(1, step, 4, 48).lr) for step in range(12))
+
+
+if __name__ == "__main__":
+    main()
