@@ -2,6 +2,8 @@
 
 python benchmarks/engines.py [--sizes 256x256 640x360] [--threads 1] [--model span-x4] [--engines native openvino:bf16]
 
+Beside our engines: torch-compile, mnn, ncnn, spandrel (of benchmarks/rivals.py; pip install MNN spandrel).
+
 Sizes are WIDTHxHEIGHT of the input. Times are medians of runs that take turns, uint8 in and out: the second and third
 of every turn, which begins after a pause, since threads of the engine before may still spin. Accuracy is PSNR of
 float32 output against PyTorch in fp32; memory is the peak of a process that has made one picture, over a bare
@@ -24,6 +26,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.1  # s
 ENGINES = ("native", "openvino:bf16", "openvino", "onnxruntime", "torch:bf16", "torch", "torch:nchw")
+OTHERS = ("torch-compile", "mnn", "ncnn", "spandrel")  # what users would pick instead: benchmarks/rivals.py
 
 
 def main() -> None:
@@ -58,7 +61,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--model", default="span-x4")
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), metavar="ENGINE[:PRECISION]")
+    parser.add_argument("--engines", nargs="+", default=[*ENGINES, *OTHERS], metavar="ENGINE[:PRECISION]")
     parser.add_argument("--core", type=int, default=0, help="first of the cores to be pinned to; -1 for no pinning")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -120,6 +123,8 @@ class Worker:
 
 def work(arguments: argparse.Namespace) -> None:
     """What a worker does: an answer on stdout to every line on stdin."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # some runtimes print
     if arguments.core >= 0:
         os.sched_setaffinity(0, range(arguments.core, arguments.core + arguments.threads))
     from dsclora import zoo
@@ -129,11 +134,12 @@ def work(arguments: argparse.Namespace) -> None:
     model = zoo.load(arguments.model)
     name, _, precision_name = arguments.worker.partition(":")
     precision: Precision = "bf16" if precision_name == "bf16" else "fp32"
-    engine = open_engine(model, name, precision, threads=arguments.threads)
+    engine: Any = Rival(name, model, arguments.threads) if name in OTHERS else None
+    engine = engine or open_engine(model, name, precision, threads=arguments.threads)
     if precision_name == "nchw":  # as most people run it: planes in memory, not pixels
         import torch
 
-        engine._net.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
+        engine._net.to(memory_format=torch.contiguous_format)
     width, height = map(int, arguments.sizes[0].split("x"))
     batch = picture(height, width)
     for line in sys.stdin:
@@ -148,7 +154,24 @@ def work(arguments: argparse.Namespace) -> None:
             answer = f"{time.perf_counter() - begin}"
             if line.strip() == "once":
                 answer = f"{engine.name}|{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}"
-        print(answer, flush=True)
+        print(answer, file=answers, flush=True)
+
+
+class Rival:
+    """An engine that is not ours, bytes in and out like ours."""
+
+    def __init__(self, name: str, model: Any, threads: int) -> None:
+        from rivals import RIVALS
+
+        self._run, self.name = RIVALS[name](model, threads)
+
+    def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As `dsclora.engines.Engine`."""
+        if batch.dtype == np.float32:
+            return np.asarray(self._run(batch)).clip(0, 1)
+        made = np.asarray(self._run(batch.astype(np.float32) / np.float32(255)))
+        rounded: npt.NDArray[Any] = np.rint(made * 255).clip(0, 255).astype(np.uint8)
+        return rounded
 
 
 def picture(height: int, width: int) -> npt.NDArray[np.uint8]:

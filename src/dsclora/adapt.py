@@ -18,7 +18,7 @@ from torch import nn
 from dsclora import adapter as adapters
 from dsclora import convlora, files, fit, metrics, parallel, span, weights
 from dsclora.degrade import degrade
-from dsclora.engines.torch import Torch
+from dsclora.engines import Engine, open_engine
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
@@ -177,16 +177,15 @@ def adapt(
         cached = False
         if teacher is not None and teaching is not None:
             asked = taught(store, guard, recipe.teach_own)
+            enlarging = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
             undegraded = bool(recipe.degrade) and store in asked
             left = end - time.perf_counter() if end is not None else None
             cached = parallel.decided(
-                lambda: plan.cached if plan else _is_cached(recipe, teaching, asked, undegraded, left, factor)
+                lambda: plan.cached if plan else _is_cached(recipe, enlarging, asked, undegraded, left, factor)
             )
             if cached:
                 say(f"the teacher {teacher.name} enlarges the pictures, once")
-                parallel.in_turns(
-                    partial(_teach, Torch(teacher, device=torch.device(device).type), teacher, store, asked, undegraded)
-                )
+                parallel.in_turns(partial(_teach, enlarging, teacher, store, asked, undegraded))
         if plan is None:
             validations = recipe.validations
             if end is not None:
@@ -438,7 +437,7 @@ def _shrink_patches(
 
 
 def _teach(
-    engine: Torch, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore], undegraded: bool
+    engine: Engine, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore], undegraded: bool
 ) -> None:
     """Let the teacher enlarge the pictures of stores, once."""
     for target in asked:
@@ -448,7 +447,7 @@ def _teach(
 
 
 def _is_cached(
-    recipe: AdaptRecipe, teacher: nn.Module, stores: list[PairStore], undegraded: bool, seconds: float | None,
+    recipe: AdaptRecipe, teacher: Engine, stores: list[PairStore], undegraded: bool, seconds: float | None,
     factor: float,
 ) -> bool:  # fmt: skip
     """Whether the teacher enlarges the stores' pictures once, instead of the patches of every step.
@@ -464,8 +463,8 @@ def _is_cached(
     if seconds is None:
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
         return pixels <= factor * sum(areas)
-    run, sample = span.as_function(teacher), stores[0].lr(0)[:128, :128]
-    return _seconds(lambda: run(sample)) * pixels / (sample.size / 3) <= seconds / 3
+    sample = stores[0].lr(0)[:128, :128]
+    return _seconds(lambda: enlarge(teacher, sample, border="zero")) * pixels / (sample.size / 3) <= seconds / 3
 
 
 def _plan(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
-from dsclora.engines.torch import Torch
+from dsclora.engines import open_engine
 from dsclora.enlarge import enlarge
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
@@ -92,7 +92,7 @@ def pretrain(
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say, sizes=recipe.sizes)
         if distilling and teacher is not None:
             say(f"the teacher {teacher.name} enlarges the pictures, once")
-            teaching = Torch(teacher, device=torch.device(device).type)
+            teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
             store.add_teacher(teacher.fingerprint[:16], lambda lr: enlarge(teaching, lr, border="zero"))
         return store
 
