@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from conftest import photo, random_model, save
-from dsclora import adapter, convlora, export, fit, graph, quantized, span
+from dsclora import adapter, convlora, export, fit, graph, quantized, span, zoo
 from dsclora.adapter import Adapter, Range, Update
 from dsclora.errors import EngineError, ModelError, OutputError, RecipeError, UsageError
 from dsclora.metrics import psnr
@@ -136,6 +136,15 @@ def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path) -> None:
         quantize(RECIPE, model, *folders, tmp_path / "run")
     again = quantize(RECIPE, model, *folders, tmp_path / "run", resume=True)
     assert again.trained == outcome.trained
+
+
+def test_the_bundled_adapter_holds(tmp_path: Path) -> None:
+    added = zoo.load_adapter("span-x4-int8")
+    merged = adapter.merge(zoo.load("span-x4"), [(added, 1.0)])
+    assert len(added.ranges) == 20
+    for target in ("onnx", "openvino"):
+        report = export.export(merged, target, tmp_path / target, precision="int8", ranges=added.ranges)
+        assert all(row.psnr > 50 for row in report.compared[:3])
 
 
 def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

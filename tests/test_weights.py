@@ -247,7 +247,10 @@ def test_the_bundled_models_are_sound() -> None:
     for name in zoo.adapter_names():
         fitting = zoo.load_adapter(name)
         adapter.check_fits(fitting, zoo.load(str(fitting.training["base"])))
-        assert fitting.training["result"]["accepted"], name
+        if fitting.ranges:
+            assert fitting.training["int8"]["trained"] > fitting.training["int8"]["calibrated"], name
+        else:
+            assert fitting.training["result"]["accepted"], name
         assert (Path(zoo.__file__).parent / "adapters" / f"{name}.md").exists(), "every adapter has a card"
     with pytest.raises(ModelError, match="no bundled model"):
         zoo.load("span-x9")

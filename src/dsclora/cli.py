@@ -988,6 +988,9 @@ def models(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
         mark = " (default)" if row["name"] == zoo.DEFAULT else ""
         print(f"{row['name']}{mark}: x{row['scale']}, {row['channels']} channels, {row['parameters']:,} parameters")
     for row in adapters:
+        if row["int8"]:
+            print(f"{row['name']}: adapter of {row['training']['base']}, for `dsclora export --precision int8`")
+            continue
         gain = row["training"]["result"]["held_out"]["gain"]
         print(f"{row['name']}: adapter of {row['training']['base']}, {gain:+.2f} dB on pictures of its kind")
 

@@ -50,6 +50,7 @@ _WHERE: dict[Target, tuple[str, str]] = {
     "torchscript": ("train", ""),
     "pt2": ("train", ""),
 }
+_INT8 = "int8 is for photographs: checkers of single pixels and strong noise leave the ranges and come out wrong"
 _TIMED = 5  # runs, in turn with the reference's
 
 
@@ -284,7 +285,11 @@ def _onnx(
     return _Made(
         f"ONNX Runtime {onnxruntime.__version__}",
         lambda picture: session.run(None, {graph.INPUT: picture})[0],
-        (f"opset {graph.OPSET}, {graph.INPUT} (NCHW, RGB, float32, 0..1) to {graph.OUTPUT}", _shape(size)),
+        (
+            f"opset {graph.OPSET}, {graph.INPUT} (NCHW, RGB, float32, 0..1) to {graph.OUTPUT}",
+            _shape(size),
+            *((_INT8,) if precision == "int8" else ()),
+        ),
     )
 
 
@@ -307,7 +312,7 @@ def _openvino(
     return _Made(
         f"OpenVINO {openvino.__version__.split('-')[0]}",
         lambda picture: np.array(compiled([picture])[0]),
-        (note, _shape(size)),
+        (note, _shape(size), *((_INT8,) if precision == "int8" else ())),
     )
 
 
