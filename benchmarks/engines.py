@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def main() -> None:
     if arguments.worker:
         work(arguments)
         return
+    arguments.engines = [engine for engine in arguments.engines if here(engine)]
     rows = [row for size in arguments.sizes for row in measure(size, arguments)]
     if arguments.json:
         print(json.dumps(rows, indent=2))
@@ -66,6 +68,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def here(engine: str) -> bool:
+    """Whether it can be run; if not, that is said."""
+    package = {"mnn": "MNN", "torch-compile": "torch"}.get(engine, engine)
+    if engine not in OTHERS or find_spec(package):
+        return True
+    print(f"{engine} is left out: {package} is not installed", file=sys.stderr)
+    return False
 
 
 def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def main() -> None:
     quality = [bicubic(arguments.bench)]
     for name, (model, ours) in models.items():
         subject = profile.Subject(name, model, SCALE)
-        latency = profile.measure([subject], [(256, 256)], profile.Setting(threads=1), arguments.rounds)
+        latency = profile.measure([subject], [(256, 256)], profile.Setting("native", threads=1), arguments.rounds)
         row = {"name": name, "ours": ours, "parameters": model.parameters}
         row["ms"] = latency[name, (256, 256)].milliseconds
         quality.append(row | scores(arguments.bench, model))

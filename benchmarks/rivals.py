@@ -24,11 +24,8 @@ Run = Callable[[Float32], Float32]
 
 def open_ncnn(model: Model, threads: int) -> tuple[Run, str]:
     """Tencent's ncnn on the CPU, fp32 storage and arithmetic, weights by pnnx."""
-    import ncnn
-
-    ncnn.set_omp_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        made = export._ncnn(model, Path(folder) / "span", "fp32", "plain")
+        made = export._ncnn(model, Path(folder) / "span", "fp32", "plain", threads)
     return made.run, made.runtime
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsclora import adapter, evaluate, graph, metrics, profile, quantized, span, zoo
+from dsclora import adapter, evaluate, graph, metrics, profile, quantize, quantized, span, zoo
 from dsclora.adapter import Range
 from dsclora.evaluate import Measured, Uint8
 from dsclora.pairs import PairStore, find_pairs, open_store
@@ -35,6 +35,10 @@ def main() -> None:
     store = open_store(find_pairs(arguments.photographs, base.scale), base.scale, arguments.work)
     net = span.from_model(base)
     calibrate = partial(quantized.calibrate, net)
+
+    def patches(store: PairStore) -> Iterator[torch.Tensor]:
+        return quantize.patches(store, 0, 192 // base.scale)
+
     variants: dict[str, tuple[Model, dict[str, Range] | None]] = {
         "fp32": (base, None),
         "all convs in int8, calibrated": (base, calibrate(patches(store), 0.0, ())),
@@ -71,11 +75,6 @@ def main() -> None:
         row["ms"] = round(1e3 * float(np.median(times)), 1)
         rows.append(row)
         print(json.dumps(row), flush=True)
-
-
-def patches(store: PairStore) -> Iterator[torch.Tensor]:
-    """As `dsclora quantize` calibrates."""
-    return (span.to_tensor(store.batch(1, step, 4, 48).lr) for step in range(12))
 
 
 if __name__ == "__main__":

@@ -325,6 +325,8 @@ def test_a_failing_strip_leaves_nothing_and_passes_through(tmp_path: Path) -> No
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(ValueError, match="expected 30"):
         image.write(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(10, 30)]), 30, 30, picture)
+    with pytest.raises(ValueError, match="more than 30"):
+        image.write(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(30, 30)] * 2), 30, 30, picture)
     with pytest.raises(ValueError, match="a strip is"):
         image.write(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(30, 10)]), 30, 30, picture)
     assert list((tmp_path / "out").iterdir()) == []

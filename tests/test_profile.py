@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from conftest import ROOT, photo, random_model, save
 from dsclora import graph, ntire, profile, zoo
+from dsclora.adapter import Range
 from dsclora.engines import open_engine
 from dsclora.errors import EngineError, ModelError, UsageError
 from dsclora.profile import Setting, Subject
@@ -54,6 +55,27 @@ def test_an_onnx_file_counts_as_the_model_it_is_of(tmp_path: Path) -> None:
     foreign = profile.load(str(as_onnx(tmp_path / "x.onnx")))
     assert foreign.scale == 4
     assert profile.count(foreign, 30, 40) == profile.count(subject(scale=4), 30, 40)
+
+
+def test_what_is_not_counted_is_told(tmp_path: Path) -> None:
+    model = random_model(4)
+    names = [f"block_{b}.c1_r.eval_conv" for b in (1, 2)]
+    ranges = {name: Range(-1.0, 1.0, np.ones(6, np.float32)) for name in names}
+    (tmp_path / "int8.onnx").write_bytes(graph.build(model, ranges=ranges).SerializeToString())
+    int8 = profile.load(str(tmp_path / "int8.onnx"))
+    counted, plain = profile.count(int8, 24, 16), profile.count(subject(scale=4), 24, 16)
+    assert counted == plain
+    proto = onnx.load(tmp_path / "int8.onnx")
+    proto.graph.node[3].op_type = "MatMul"
+    with pytest.raises(ModelError, match=r"MatMul|cannot be told"):
+        profile.count(Subject("odd", proto.SerializeToString(), 4), 24, 16)
+
+
+def test_an_engine_that_does_not_open_says_why(tmp_path: Path) -> None:
+    broken = graph.build(random_model(4), size=(24, 16)).SerializeToString()
+    setting = Setting("onnxruntime", threads=1)
+    with pytest.raises(EngineError, match=r"^fixed: .*(INVALID_ARGUMENT|invalid dimensions|Got)"):
+        profile.measure([Subject("fixed", broken, 4)], [(32, 32)], setting, runs=1)
 
 
 def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:

@@ -160,6 +160,10 @@ def check_fits(adapter: Adapter, base: Model) -> None:
                 f"adapter {adapter.name}: {conv} has lora_A {update.a.shape} and lora_B {update.b.shape}; rank "
                 f"{update.rank} of the base's conv has {(inner, columns)} and {(rows, inner)}"
             )
+    for conv, given in adapter.ranges.items():
+        weight = base.tensors.get(f"{conv}.weight")
+        if weight is None or given.divisor.shape != weight.shape[1:2]:
+            raise ModelError(f"adapter {adapter.name} has a range of {conv} that the base has no place for")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -229,6 +230,8 @@ def _box(text: str | None, option: str) -> tuple[int, int] | None:
         return None
     try:
         width, height = (int(part) for part in text.lower().split("x"))
+        if min(width, height) < 1:
+            raise ValueError
     except ValueError as error:
         raise UsageError(f"{option} takes WIDTHxHEIGHT, such as 1920x1080, not {text!r}") from error
     return width, height
@@ -640,21 +643,19 @@ def export(
     if unknown := sorted(set(to) - set(targets)):
         raise UsageError(f"--to {unknown[0]}: choose from {', '.join(verb.TARGETS)}")
     box = _box(size, "--size")
+    if layout != "plain" and "ncnn" not in targets:
+        raise UsageError(f"--layout {layout} is for --to ncnn")
+    if layout == "upscayl" and "openvino" in targets:
+        raise UsageError("OpenVINO's and Upscayl's files have a name in common: export them to two folders")
+    given: dict[str, Any] = {"precision": precision, "size": box and (box[1], box[0])}
+    given["ranges"] = ranged[0].ranges if ranged else None
+    laid_out = {target: layout if target == "ncnn" else "plain" for target in targets}
+    for target in targets:
+        verb.check(content, target, layout=laid_out[target], **given)
     reports, failures = [], []
     for target in targets:
         try:
-            report = verb.export(
-                content,
-                target,
-                output,
-                precision=precision,
-                size=box and (box[1], box[0]),
-                layout=layout if target == "ncnn" else "plain",
-                ranges=ranged[0].ranges if ranged else None,
-                overwrite=overwrite,
-            )
-        except UsageError:
-            raise
+            report = verb.export(content, target, output, layout=laid_out[target], overwrite=overwrite, **given)
         except DscloraError as error:
             failures.append(str(error))
             _say(f"error: {error}")
@@ -804,16 +805,19 @@ def profile(
     else:
         subjects = [verb.load(each) for each in model or ["span-x4"]]
     first = subjects[0].network
-    if submission is not None:
-        if isinstance(first, bytes):
-            raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
-        for path in ntire.submit(first, submission, team, name, overwrite):
-            _say(f"{path}: written")
     base = [verb.load(baseline)] if baseline else []
     names = [subject.name for subject in base + subjects]
     if len(set(names)) < len(names):
         raise UsageError(f"two networks are called {max(names, key=names.count)}; rename a file")
     setting = verb.settled(verb.Setting(engine, precision, device, threads), base + subjects)
+
+    def submit() -> None:
+        if submission is not None and not isinstance(first, bytes):
+            for path in ntire.submit(first, submission, team, name, overwrite):
+                _say(f"{path}: written")
+
+    if submission is not None and isinstance(first, bytes):
+        raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
     spelled = {"engine": setting.engine, "precision": precision, "device": device, "threads": threads or "all"}
     if preset is not None:
         assert images is not None
@@ -824,25 +828,32 @@ def profile(
                 rules, base[0], subjects, pairs, setting, runs, lambda done: meter.at(done, done, pairs[done - 1].name)
             )
         if as_json:
-            rows = [asdict(entry) | {"latency_ms": entry.runtime} | asdict(entry.cost) for entry in entries]
+            rows = [
+                asdict(entry)
+                | {"psnr": _or_none(entry.psnr), "peak_mb": _or_none(entry.peak_mb), "latency_ms": entry.runtime}
+                | asdict(entry.cost)
+                for entry in entries
+            ]
             _print_json(
                 {"preset": preset, "baseline": rules.baseline, "pictures": len(pairs), **spelled, "models": rows}
             )
         else:
             _print_challenge(rules, entries)
             print(f"{len(pairs)} pictures, {runs} runs each; " + ", ".join(f"{k} {v}" for k, v in spelled.items()))
+        submit()
         return
     sizes = []
     for text in size or ["256x256"]:
         box = _box(text, "--size")
         assert box is not None
         sizes.append((box[1], box[0]))
+    costs = {(each.name, size): verb.count(each, *size) for each in subjects for size in sizes}
     latencies = verb.measure(subjects, sizes, setting, runs)
+    submit()
     rows = []
     for height, width in sizes:
         for subject in subjects:
-            took = latencies[subject.name, (height, width)]
-            cost = verb.count(subject, height, width)
+            took, cost = latencies[subject.name, (height, width)], costs[subject.name, (height, width)]
             rows.append(
                 {
                     "name": subject.name,
@@ -854,7 +865,7 @@ def profile(
                     "latency_ms": took.milliseconds,
                     "latency_ms_p10": took.low,
                     "latency_ms_p90": took.high,
-                    "peak_mb": took.peak_mb,
+                    "peak_mb": _or_none(took.peak_mb),
                 }
             )
     if as_json:
@@ -868,7 +879,7 @@ def profile(
         print(
             f"{row['name']:<24} {box_text:>9} {row['parameters']:>11,} {row['macs'] / 1e9:8.3f} "
             f"{row['activations'] / 1e6:8.2f} {row['convs']:5} {row['latency_ms']:8.1f} {spread:>15} "
-            f"{row['peak_mb']:6.0f}"
+            f"{row['peak_mb'] or math.nan:6.0f}"
         )
     print(
         "MACs as fvcore counts them (one per multiply-add, convs without biases; FLOPs are twice that); activations: "

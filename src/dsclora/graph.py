@@ -128,7 +128,11 @@ class Builder:
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[pad] * 4, strides=[stride] * 2)
 
     def _in_int8(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[str, list[str]]:
-        """A conv's input, weight and bias, rounded as `quantized.QuantizedConv` rounds them."""
+        """A conv's input, weight and bias; the first two rounded as `quantized.QuantizedConv` rounds them.
+
+        The bias goes in as int32 multiples of what products are counted in, as runtimes want it: exact but for half of
+        such a step.
+        """
         given = self._ranges[prefix]
         if (given.divisor != 1).any():
             x = self.node("Mul", [x, self.constant(1 / given.divisor.reshape(1, -1, 1, 1))])
@@ -136,7 +140,9 @@ class Builder:
         zero = self._integers(np.array(given.zero_point, np.uint8))
         x = self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, scale, zero]), scale, zero])
         weight = tensors[f"{prefix}.weight"].astype(np.float64) * given.divisor.reshape(1, -1, 1, 1)
-        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-12) / 127
+        bias = tensors[f"{prefix}.bias"].astype(np.float64)
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)) / 127, np.abs(bias) / given.scale / 2**30)  # or it overflows
+        steps = np.maximum(steps, 1e-12)
         levels = np.rint(weight / steps.reshape(-1, 1, 1, 1)).astype(np.int8)
         sums = np.rint(tensors[f"{prefix}.bias"] / (steps * given.scale)).astype(
             np.int32

@@ -39,7 +39,8 @@ _KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "
 _BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
 
 # libvips keeps its error messages in one place for all threads, and pyvips clears it whenever a method of an image is
-# looked up: without this, one thread takes another's message, or none
+# looked up: without this, a file that cannot be opened is told with another thread's message, or none. (Damage found
+# later, while pixels are read or written, may still be: that cannot be done one at a time.)
 _PREPARING = threading.Lock()
 
 
@@ -334,6 +335,8 @@ def write(output: Output, strips: Iterable[Pixels], width: int, height: int, lik
         strips = _checked(strips, width, like)
         first = next(strips)
         whole = len(first) == height  # and in memory anyway
+        if whole and next(strips, None) is not None:  # which also lets go of what the last strip was made of
+            raise ValueError(f"strips hold more than {height} rows")
         stream = None if whole else _PngStream(chain([first], strips), width, height, like)
         try:
             image = None if stream is None else stream.image()

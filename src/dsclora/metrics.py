@@ -96,12 +96,16 @@ class Protocol:
         x, y = self._compared(sr, hr)
         return psnr(x, y), ssim(x, y)
 
+    def psnr(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
+        """PSNR (dB) alone."""
+        return psnr(*self._compared(sr, hr))
+
     def seen(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
         """PSNR (dB) as far as it can be seen: at most `INVISIBLE`. What training chooses and judges by.
 
         PSNR has no upper end: one level off in a blank page costs more dB than a page of text can gain.
         """
-        return min(INVISIBLE, psnr(*self._compared(sr, hr)))
+        return min(INVISIBLE, self.psnr(sr, hr))
 
     def _compared(
         self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]

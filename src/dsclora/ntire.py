@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dsclora import files, metrics, profile
-from dsclora.errors import MissingExtraError, UsageError
+from dsclora.errors import ImageError, MissingExtraError, UsageError
 from dsclora.pairs import Pair, read_pair
 from dsclora.profile import Cost, Runner, Setting, Subject
 from dsclora.weights import Model
@@ -105,10 +105,11 @@ def compete(
         for number, pair in enumerate(pairs, 1):
             lr, hr = read_pair(pair, SCALE)
             batch = np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
-            made = [[runner.enlarge(batch) for runner in runners] for _ in range(runs + 1)]
-            pictures = [np.rint(sr[0].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8) for sr, _ in made[0]]
-            decibels.append([protocol.score(picture, hr)[0] for picture in pictures])
-            seconds.append(np.mean([[took for _, took in turn] for turn in made[1:]], axis=0).tolist())
+            if min(hr.shape[:2]) <= 2 * protocol.border:
+                raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
+            made = [runner.enlarge(batch)[0][0].transpose(1, 2, 0) for runner in runners]  # and warms up
+            decibels.append([protocol.psnr(np.rint(sr.clip(0, 1) * 255).astype(np.uint8), hr) for sr in made])
+            seconds.append(np.mean([[runner.enlarge(batch)[1] for runner in runners] for _ in range(runs)], 0).tolist())
             report(number)
         peaks = [runner.peak_mb() for runner in runners]
     costs = [profile.count(subject, *COUNTED_AT) for subject in subjects]

@@ -5,7 +5,6 @@ Counts follow fvcore, which the NTIRE challenges use: a conv costs `outputs * in
 element, biases and everything pointwise nothing; activations are the elements that convs put out.
 """
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -23,11 +22,13 @@ import onnx
 
 from dsclora import graph, weights, zoo
 from dsclora.engines import Precision, choose, open_engine
-from dsclora.errors import EngineError, ModelError, UsageError
+from dsclora.errors import DscloraError, EngineError, MissingExtraError, ModelError, UsageError
 from dsclora.weights import Model
 
 Float32 = npt.NDArray[np.float32]
 WARM_UP = 2  # rounds that are not counted
+PAUSE = 0.05  # s, before a network's turn: threads of the one before may still spin
+_UNCOUNTED = ("ConvTranspose", "ConvInteger", "QLinearConv", "MatMul", "Gemm", "Einsum")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Latency:
     Attributes:
         milliseconds: median.
         low, high: the tenth and the ninetieth percentile.
-        peak_mb: peak memory of a process of its own, over what it had before it opened the network.
+        peak_mb: peak memory of a process of its own, over what it had before it opened the network; NaN on Windows.
     """
 
     milliseconds: float
@@ -101,19 +102,38 @@ def load(name: str) -> Subject:
 
 
 def count(subject: Subject, height: int, width: int) -> Cost:
-    """Count by the rules above, for one picture."""
+    """Count by the rules above, for one picture.
+
+    Raises:
+        ModelError: arithmetic or sizes that are not counted here.
+    """
     proto = _proto(subject)
-    sides = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    shapes = {
-        info.name: [d.dim_value for d in info.type.tensor_type.shape.dim] for info in _inferred(proto, height, width)
-    }
-    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
-    outputs = [int(np.prod(shapes[node.output[0]])) for node in convs]
-    resized = sum(int(np.prod(shapes[node.output[0]])) for node in proto.graph.node if node.op_type == "Resize")
-    macs = sum(made * int(np.prod(sides[node.input[1]][1:])) for node, made in zip(convs, outputs, strict=True))
-    learned = [name for node in proto.graph.node if node.op_type in ("Conv", "PRelu") for name in node.input[1:]]
-    parameters = sum(int(np.prod(sides[name])) for name in learned)
-    return Cost(parameters, macs + 4 * resized, sum(outputs), len(convs))
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    try:
+        for info in _inferred(proto, height, width):
+            shapes[info.name] = [d.dim_value for d in info.type.tensor_type.shape.dim]
+    except Exception as error:  # onnx has no common type for what it cannot infer
+        raise ModelError(f"{subject.name}: its shapes cannot be told ({error})") from error
+
+    def size(name: str) -> int:
+        if not shapes.get(name) or 0 in shapes[name]:
+            raise ModelError(f"{subject.name}: the size of {name!r} is not known before it runs; it cannot be counted")
+        return int(np.prod(shapes[name]))
+
+    macs = activations = convs = parameters = 0
+    for node in proto.graph.node:
+        if node.op_type in _UNCOUNTED:
+            raise ModelError(f"{subject.name}: has a {node.op_type}, whose arithmetic is not counted here")
+        if node.op_type == "Conv":
+            made = size(node.output[0])
+            macs += made * (size(node.input[1]) // shapes[node.input[1]][0])
+            activations, convs = activations + made, convs + 1
+        if node.op_type == "Resize":
+            mode = next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
+            macs += size(node.output[0]) * (4 if mode == "linear" else 1)
+        if node.op_type in ("Conv", "PRelu"):
+            parameters += sum(size(name) for name in node.input[1:] if name)
+    return Cost(parameters, macs, activations, convs)
 
 
 def _proto(subject: Subject) -> onnx.ModelProto:
@@ -171,15 +191,17 @@ class Runner:
     """A network in a process of its own, so that its memory is its own and no other's threads are in its way."""
 
     def __init__(self, subject: Subject, setting: Setting, stack: ExitStack) -> None:
-        pool = ProcessPoolExecutor(1, get_context("spawn"), _open, (subject, setting))
-        self._pool, self.subject = stack.enter_context(pool), subject
+        self._pool, self.subject = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))), subject
+        self._ask(_open, subject, setting)
 
     def seconds(self, height: int, width: int) -> float:
-        """Of one run on a made-up picture."""
+        """Of one run on a made-up picture, after one that refills the cache."""
+        time.sleep(PAUSE)
         return float(self._ask(_seconds, height, width))
 
     def enlarge(self, lr: Float32) -> tuple[Float32, float]:
         """What it makes of a picture (1, 3, h, w) in 0..1, and the seconds that it took."""
+        time.sleep(PAUSE)
         made: tuple[Float32, float] = self._ask(_enlarge, lr)
         return made
 
@@ -192,6 +214,10 @@ class Runner:
             return self._pool.submit(what, *arguments).result()
         except BrokenProcessPool as error:
             raise EngineError(f"{self.subject.name}: the process that runs it ended; out of memory?") from error
+        except DscloraError:
+            raise
+        except Exception as error:  # whatever a runtime raises
+            raise EngineError(f"{self.subject.name}: {error}") from error
 
 
 def measure(
@@ -231,7 +257,10 @@ def _open(subject: Subject, setting: Setting) -> None:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: what imports took is forgotten
     _state["before"] = _highest_mb()
-    _state["run"] = opened(subject, setting)
+    try:
+        _state["run"] = opened(subject, setting)
+    except MissingExtraError as error:  # does not travel between processes
+        raise EngineError(str(error)) from None
 
 
 def opened(subject: Subject, setting: Setting) -> _Callable:
@@ -270,6 +299,7 @@ def _seconds(height: int, width: int) -> float:
         random = np.random.default_rng(0)
         _state["picture"] = random.random((1, 3, height, width), np.float32)
         _state["size"] = (height, width)
+    _enlarge(_state["picture"])
     return _enlarge(_state["picture"])[1]
 
 
@@ -288,5 +318,9 @@ def _highest_mb() -> float:
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024

@@ -49,18 +49,20 @@ def quantize(
     folder: Path,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     report: Callable[[fit.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Calibrate, train, and give the adapter with ranges.
 
     Args:
-        recipe: `lora`, stages, seed and averaging count; `hr_weight` weighs the originals, `teacher_weight` the base's
-            own picture.
+        recipe: `lora`, stages, seed, averaging and clipping count; `hr_weight` weighs the originals, `teacher_weight`
+            the base's own picture. It is trained in fp32, and nothing is held out: `valid` is there for that.
         base: in floating point.
         train, valid: folders of HR pictures; the best weights are chosen by PSNR on `valid`.
         folder: for the checkpoint, the log and the decoded pictures.
         resume: go on from `folder/checkpoint.pt`.
+        overwrite: a run in `folder` may be replaced.
         report, say: as `fit.fit`.
 
     Raises:
@@ -71,7 +73,7 @@ def quantize(
     """
     if recipe.degrade or any(stage.affinity_weight for stage in recipe.stages):
         raise RecipeError("quantize copies the base: leave out degrade and affinity_weight")
-    if not resume and (folder / "checkpoint.pt").exists():
+    if not resume and not overwrite and (folder / "checkpoint.pt").exists():
         raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
     protocol = metrics.protocol("classic-y", base.scale)
     validation = list(read_for_validation(find_pairs(valid, base.scale), base.scale, protocol.border))
@@ -82,7 +84,7 @@ def quantize(
 
     teacher = span.from_model(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     patch = recipe.stages[0].patch // base.scale
-    ranges = quantized.calibrate(teacher, _batches(store, recipe.seed, patch))
+    ranges = quantized.calibrate(teacher, patches(store, recipe.seed, patch))
     try:
         student = convlora.attach(
             teacher, [convlora.Target(e.convs, e.rank, e.alpha) for e in recipe.lora], recipe.seed
@@ -145,7 +147,8 @@ def quantize(
     return Outcome(made, in_float, calibrated, best)
 
 
-def _batches(store: PairStore, seed: int, patch: int) -> Iterator[Tensor]:
+def patches(store: PairStore, seed: int, patch: int) -> Iterator[Tensor]:
+    """What is calibrated on."""
     for step in range(CALIBRATED_ON // 4):
         yield span.to_tensor(store.batch(seed + 1, step, 4, patch).lr)
 
