@@ -142,12 +142,14 @@ def plot(rows: list[dict[str, Any]], key: str, label: str, name: str) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     for row in rows:
         if row["parameters"]:
-            colour = "tab:red" if row["ours"] else "tab:gray"
-            axes.scatter(row[key], row["Set14"][0], color=colour)
-            axes.annotate(row["name"], (row[key], row["Set14"][0]), (6, -3), textcoords="offset points", fontsize=8)
+            colour, side, x = ("tab:red", "right", -6) if row["ours"] else ("tab:gray", "left", 6)
+            point = row[key], row["Set14"][0]
+            axes.scatter(*point, color=colour)
+            y = 3 if row["name"].startswith("DSCLoRA") else -6  # it lies on the network that it was made of
+            axes.annotate(row["name"], point, (x, y), textcoords="offset points", fontsize=8, ha=side)
     axes.set_xlabel(label)
     axes.set_ylabel("PSNR-Y on Set14, dB")
-    axes.margins(x=0.25, y=0.15)
+    axes.margins(x=0.35, y=0.15)
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(ROOT / "docs" / "images" / f"{name}.svg", metadata={"Date": None})

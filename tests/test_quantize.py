@@ -178,6 +178,7 @@ def test_command_line(model_file: Path, tmp_path: Path) -> None:
     facts = parsed(dsclora_(*arguments, "--iterations", 2, "--json"))
     assert facts["psnr"]["trained"] >= facts["psnr"]["calibrated"]
     assert "exists already" in dsclora_(*arguments, code=2).stderr
+    dsclora_(*arguments, "--iterations", 2, "--overwrite")
     out = tmp_path / "out"
     text = dsclora_("export", "-m", model_file, "-a", made, "--to", "onnx", "--precision", "int8", "-o", out).stdout
     assert "_int8.onnx" in text

@@ -735,6 +735,7 @@ def quantize(
             valid,
             output.with_suffix(".run"),
             resume=resume,
+            overwrite=overwrite,
             report=report,
             say=meter.say,
         )
