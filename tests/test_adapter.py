@@ -109,7 +109,7 @@ def test_what_cannot_be_extracted(model: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format_version": "2"}, "upgrade with"),
+        ({"format_version": "3"}, "upgrade with"),
         ({"ranks": "{}"}, "damaged header"),
         ({"ranks": "[1]"}, "damaged header"),
         ({"alphas": '{"conv_cat": 1}'}, "damaged header"),
