@@ -50,7 +50,6 @@ def main() -> None:
         merged = adapter.merge(base, [(added, 1.0)])
         variants["update and ranges trained"] = (merged, dict(added.ranges))
         variants["the same weights in fp32"] = (merged, None)
-    rows = []
     for name, (model, ranges) in variants.items():
         proto = graph.build(model, ranges=ranges).SerializeToString()
         setting = profile.Setting(arguments.engine, threads=arguments.threads)
@@ -73,7 +72,6 @@ def main() -> None:
             network(picture)
             times.append(time.perf_counter() - begin)
         row["ms"] = round(1e3 * float(np.median(times)), 1)
-        rows.append(row)
         print(json.dumps(row), flush=True)
 
 

@@ -68,10 +68,10 @@ def main() -> None:
     except SystemExit as done:
         if done.code == 130:
             _say("interrupted; finished files are kept, run again with --if-exists skip or --resume to go on")
-        if (
-            os.environ.get("RANK", "0") != "0"
-        ):  # under torchrun: gloo's threads were seen to abort while Python ends, and
-            os._exit(int(done.code or 0))  # torchrun then stops the first process, which still judges and writes
+        # under torchrun: gloo's threads were seen to abort while Python ends, and torchrun then stops the first
+        # process, which still judges and writes
+        if os.environ.get("RANK", "0") != "0":
+            os._exit(int(done.code or 0))
         raise
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback unless asked for)
         if {"-v", "--verbose"} & set(sys.argv):

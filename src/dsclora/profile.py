@@ -89,7 +89,7 @@ def load(name: str) -> Subject:
     if path.suffix.lower() == ".onnx":
         try:
             content = path.read_bytes()
-            shape = [d.dim_value for d in _shapes(onnx.load_from_string(content), (16, 24))[-1]]
+            shape = _sides(_inferred(onnx.load_from_string(content), 16, 24)[-1])
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
         except Exception as error:  # onnx and protobuf have no common type for damage
@@ -111,7 +111,7 @@ def count(subject: Subject, height: int, width: int) -> Cost:
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     try:
         for info in _inferred(proto, height, width):
-            shapes[info.name] = [d.dim_value for d in info.type.tensor_type.shape.dim]
+            shapes[info.name] = _sides(info)
     except Exception as error:  # onnx has no common type for what it cannot infer
         raise ModelError(f"{subject.name}: its shapes cannot be told ({error})") from error
 
@@ -154,8 +154,9 @@ def _inferred(proto: onnx.ModelProto, height: int, width: int) -> list[Any]:
     return [*fixed.graph.value_info, *fixed.graph.output]
 
 
-def _shapes(proto: onnx.ModelProto, size: tuple[int, int]) -> list[Any]:
-    return [info.type.tensor_type.shape.dim for info in _inferred(proto, *size)]
+def _sides(info: onnx.ValueInfoProto) -> list[int]:
+    """Of a value of a graph; 0 where one is not known."""
+    return [dimension.dim_value for dimension in info.type.tensor_type.shape.dim]
 
 
 @dataclass(frozen=True)
