@@ -3,7 +3,7 @@
     python experiments/degraded.py RECIPE FOLDER OUT [--scale 4] [--at 0 0.5 1]
 
 Writes OUT/AT/HR and OUT/AT/LRx4 for `compare.py` and `dsclora evaluate`: every strength in the recipe is taken at the
-same place between its ends, 0 the first and 1 the second.
+same place between its ends, 0 the first and 1 the second, and every step is taken.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
         for step in chain:
             low, high = step.strength
             strength = low + at * (high - low)
-            fixed.append(step.model_copy(update={"strength": (strength, strength)}))
+            fixed.append(step.model_copy(update={"strength": (strength, strength), "probability": 1.0}))
         folders = given.out / f"{at:g}" / "HR", given.out / f"{at:g}" / f"LRx{given.scale}"
         for number, pair in enumerate(find_pairs(given.folder, given.scale)):
             _, hr = read_pair(pair, given.scale)

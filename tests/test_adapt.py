@@ -437,6 +437,9 @@ def test_degradations() -> None:
         np.abs(made(hr, Degradation(kind="jpeg", strength=(q, q))).astype(int) - plain).mean() for q in (95, 50, 10)
     ]
     assert 0 < errors[0] < errors[1] < errors[2]
+    rare = Degradation(kind="noise", strength=(8, 8), probability=0.25)
+    untouched = [np.array_equal(made(flat, rare, seed=seed), flat[:32, :32]) for seed in range(200)]
+    assert 0.65 < np.mean(untouched) < 0.85
 
 
 def test_blur_has_the_width_it_is_given() -> None:
@@ -479,6 +482,8 @@ def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> No
         ('[[degrade]]\nkind = "jpeg"\nstrength = [0, 50]', "0 to 50 is no range for jpeg"),
         ('[[degrade]]\nkind = "noise"\nstrength = [9, 5]', "9 to 5 is no range"),
         ('[[degrade]]\nkind = "downscale"\n[[degrade]]\nkind = "downscale"', "named twice"),
+        ('[[degrade]]\nkind = "downscale"\nprobability = 0.5', "the reduction is always taken"),
+        ('[[degrade]]\nkind = "noise"\nprobability = 0.0', r"degrade\.0\.probability"),
         ('[[degrade]]\nkind = "fog"', r"degrade\.0\.kind"),
         ("holdout = 1.0", "holdout"),
         ("[network]\nscale = 4", "network: extra inputs"),

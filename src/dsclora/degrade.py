@@ -20,7 +20,7 @@ def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.rand
         scale: HR side over LR side.
         chain: blur, noise and jpeg in any order; "downscale" says where in the chain the picture is reduced, by
             MATLAB's bicubic. A chain without it begins with it.
-        random: of the strengths and the noise.
+        random: of the strengths, of which steps are taken, and of the noise.
 
     Returns:
         (h, w, 3).
@@ -32,6 +32,8 @@ def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.rand
         strength = random.uniform(*step.strength)
         if step.kind == "downscale":
             picture = imresize(picture, 1 / scale)
+        elif step.probability < 1 and random.random() >= step.probability:
+            continue
         elif step.kind == "noise":
             noisy = picture + random.normal(0, strength, picture.shape)
             picture = noisy.round().clip(0, 255).astype(np.uint8)

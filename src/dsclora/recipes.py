@@ -140,10 +140,13 @@ class Degradation(_Strict):
             the chain the picture is reduced; at most once, and first where it is not named.
         strength: smallest and largest: sigma in pixels, sigma in levels of 255, JPEG quality; drawn evenly for every
             picture.
+        probability: of the step being taken, drawn for every picture. Below 1 the network also learns to leave alone
+            what needs no repair.
     """
 
     kind: Literal["blur", "noise", "jpeg", "downscale"]
     strength: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0)
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class AdaptRecipe(Training):
@@ -212,6 +215,8 @@ def load_adapt(path: Path) -> AdaptRecipe:
         low, high = step.strength
         if low > high or (step.kind == "jpeg" and not 1 <= low <= high <= 100) or high > 255:
             raise RecipeError(f"{path}: degrade.{number}.strength: {low:g} to {high:g} is no range for {step.kind}")
+        if step.kind == "downscale" and step.probability < 1:
+            raise RecipeError(f"{path}: degrade.{number}.probability: the reduction is always taken")
     if sum(step.kind == "downscale" for step in recipe.degrade) > 1:
         raise RecipeError(f"{path}: degrade: downscale is named twice")
     return recipe
