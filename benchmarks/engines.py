@@ -2,7 +2,8 @@
 
 python benchmarks/engines.py [--sizes 256x256 640x360] [--threads 1] [--model span-x4] [--engines native openvino:bf16]
 
-Beside our engines: torch-compile, mnn, ncnn, spandrel (of benchmarks/rivals.py; pip install MNN spandrel).
+Beside our engines those of benchmarks/rivals.py, as far as they are installed (pip install MNN spandrel
+upscale-ncnn-py realesrgan-ncnn-py opencv-python-headless; the two of ncnn want libvulkan1 and libomp5 of Debian).
 
 Sizes are WIDTHxHEIGHT of the input. Times are medians of runs that take turns, uint8 in and out: the second and third
 of every turn, which begins after a pause, since threads of the engine before may still spin. Accuracy is PSNR of
@@ -23,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rivals import BYTES, OTHER_NETWORKS, PACKAGES, RIVALS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.1  # s
 ENGINES = ("native", "openvino:bf16", "openvino", "onnxruntime", "torch:bf16", "torch", "torch:nchw")
-OTHERS = ("torch-compile", "mnn", "ncnn", "spandrel")  # what users would pick instead: benchmarks/rivals.py
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--model", default="span-x4")
-    parser.add_argument("--engines", nargs="+", default=[*ENGINES, *OTHERS], metavar="ENGINE[:PRECISION]")
+    parser.add_argument("--engines", nargs="+", default=[*ENGINES, *RIVALS], metavar="ENGINE[:PRECISION]")
     parser.add_argument("--core", type=int, default=0, help="first of the cores to be pinned to; -1 for no pinning")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -72,8 +73,8 @@ def parsed() -> argparse.Namespace:
 
 def here(engine: str) -> bool:
     """Whether it can be run; if not, that is said."""
-    package = {"mnn": "MNN", "torch-compile": "torch"}.get(engine, engine)
-    if engine not in OTHERS or find_spec(package):
+    package = PACKAGES.get(engine, engine)
+    if engine not in RIVALS or find_spec(package):
         return True
     print(f"{engine} is left out: {package} is not installed", file=sys.stderr)
     return False
@@ -145,7 +146,7 @@ def work(arguments: argparse.Namespace) -> None:
     model = zoo.load(arguments.model)
     name, _, precision_name = arguments.worker.partition(":")
     precision: Precision = "bf16" if precision_name == "bf16" else "fp32"
-    engine: Any = Rival(name, model, arguments.threads) if name in OTHERS else None
+    engine: Any = Rival(name, model, arguments.threads) if name in RIVALS else None
     engine = engine or open_engine(model, name, precision, threads=arguments.threads)
     if precision_name == "nchw":  # as most people run it: planes in memory, not pixels
         import torch
@@ -155,7 +156,9 @@ def work(arguments: argparse.Namespace) -> None:
     batch = picture(height, width)
     for line in sys.stdin:
         begin = time.perf_counter()
-        if line.strip() == "psnr":
+        if line.strip() == "psnr" and name in OTHER_NETWORKS:
+            answer = "null"
+        elif line.strip() == "psnr":
             floats = (batch / 255).astype(np.float32)
             wanted = open_engine(model, "torch", threads=arguments.threads)(floats).astype(np.float64)
             decibels = psnr(255.0 * engine(floats), 255 * wanted)
@@ -172,12 +175,15 @@ class Rival:
     """An engine that is not ours, bytes in and out like ours."""
 
     def __init__(self, name: str, model: Any, threads: int) -> None:
-        from rivals import RIVALS
-
         self._run, self.name = RIVALS[name](model, threads)
+        self._bytes = name in BYTES
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """As `dsclora.engines.Engine`."""
+        if self._bytes:
+            if batch.dtype == np.uint8:
+                return self._run(batch)
+            return self._run(np.rint(batch * 255).astype(np.uint8)) / np.float32(255)
         if batch.dtype == np.float32:
             return np.asarray(self._run(batch)).clip(0, 1)
         made = np.asarray(self._run(batch.astype(np.float32) / np.float32(255)))

