@@ -147,9 +147,13 @@ def middle(picture: Uint8, side: int | None) -> Uint8:
     return picture[top : top + side, left : left + side]
 
 
+_PIXEL = np.dtype("V3")
+"""Three bytes that are moved together: turning a patch byte by byte takes six times as long."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Patches of one step, uint8 RGB.
+    """Patches of one step, uint8 RGB, channels last in memory.
 
     Attributes:
         lr: (N, 3, p, p).
@@ -266,17 +270,25 @@ class PairStore:
             if place * share[1] // size != share[0]:
                 continue
 
-            def cut(picture: Uint8, factor: int) -> Uint8:
+            def cut(picture: Uint8, factor: int) -> npt.NDArray[np.void]:
                 side = patch * factor
-                piece = picture[y * factor :, x * factor :][:side, :side]  # noqa: B023 (called at once)
-                piece = np.rot90(piece, turns)  # noqa: B023
-                return (piece[:, ::-1] if flip else piece).transpose(2, 0, 1)  # noqa: B023
+                piece = np.ascontiguousarray(picture[y * factor :, x * factor :][:side, :side])  # noqa: B023 (called at once)
+                piece = np.rot90(piece.view(_PIXEL)[..., 0], turns)  # noqa: B023
+                return piece[:, ::-1] if flip else piece  # noqa: B023
 
             lr.append(cut(self.lr(number), 1))
             hr.append(cut(self.hr(number), self.scale))
             if self._teacher is not None:
                 teacher.append(cut(self._view(self._teacher, number, self.scale), self.scale))
-        return Batch(np.stack(lr), np.stack(hr), np.stack(teacher) if teacher else None)
+        return Batch(_stacked(lr), _stacked(hr), _stacked(teacher) if teacher else None)
+
+
+def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
+    """Squares of pixels as (N, 3, side, side), channels last in memory, as the network wants them."""
+    batch = np.empty((len(pieces), *pieces[0].shape), _PIXEL)
+    for place, piece in zip(batch, pieces, strict=True):
+        place[...] = piece
+    return batch.view(np.uint8).reshape(*batch.shape, 3).transpose(0, 3, 1, 2)
 
 
 def open_store(
