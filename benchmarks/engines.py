@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from rivals import BYTES, OTHER_NETWORKS, PACKAGES, RIVALS
 
+from dsclora.engines import RUNTIMES
+
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.1  # s
 ENGINES = ("native", "openvino:bf16", "openvino", "onnxruntime", "torch:bf16", "torch", "torch:nchw")
@@ -73,10 +75,11 @@ def parsed() -> argparse.Namespace:
 
 def here(engine: str) -> bool:
     """Whether it can be run; if not, that is said."""
-    package = PACKAGES.get(engine, engine)
-    if engine not in RIVALS or find_spec(package):
+    usable = {runtime.name: runtime.usable for runtime in RUNTIMES}
+    usable |= {name: bool(find_spec(PACKAGES.get(name, name))) for name in RIVALS}
+    if usable[engine.partition(":")[0]]:
         return True
-    print(f"{engine} is left out: {package} is not installed", file=sys.stderr)
+    print(f"{engine} is left out: it is not installed", file=sys.stderr)
     return False
 
 

@@ -9,6 +9,7 @@ plots. The machine should do nothing else. In both files a table stands between 
 
 import argparse
 import json
+import os
 import platform
 import re
 import subprocess
@@ -25,7 +26,7 @@ from matplotlib import pyplot
 
 from dsclora import doctor, evaluate, image, metrics, profile, weights, zoo
 from dsclora.engines import open_engine
-from dsclora.evaluate import Measured
+from dsclora.evaluate import Failure, Measured
 from dsclora.pairs import find_pairs
 from dsclora.resize import imresize
 from dsclora.weights import Model
@@ -144,11 +145,10 @@ def more_table(bench: Path, rounds: int) -> list[str]:
     ]
     with tempfile.TemporaryDirectory() as scratch:
         folder = jpegs(bench, Path(scratch))
-        for threads in (2, 1):
-            alone = speed(rounds, "--threads", str(threads), "--sizes", PICTURE, "--engines", "native")[0]
-            network = PICTURES * alone["median_ms"] / 1e3
-            whole = float(np.median([upscaled(folder, threads) for _ in range(3)]))
-            lines.append(f"| {threads} thread(s) | {whole:.2f} | {network:.2f} | {network / whole:.0%} |")
+        alone = PICTURES / 1e3 * speed(rounds, "--sizes", PICTURE, "--engines", "native")[0]["median_ms"]
+        for cores in (2, 1):
+            whole = float(np.median([upscaled(folder, cores) for _ in range(3)]))
+            lines.append(f"| {cores} core(s) | {whole:.2f} | {alone / cores:.2f} | {alone / cores / whole:.0%} |")
     return lines
 
 
@@ -165,13 +165,15 @@ def jpegs(bench: Path, scratch: Path) -> Path:
     return folder
 
 
-def upscaled(folder: Path, threads: int) -> float:
+def upscaled(folder: Path, cores: int) -> float:
     """Seconds of a whole process, from files to files, on so many cores."""
     with tempfile.TemporaryDirectory() as target:
         command = [sys.executable, "-m", "dsclora", "upscale", str(folder), "-o", f"{target}/large"]
-        command += ["--threads", str(threads), "--engine", "native"]
+        command += ["--threads", str(cores), "--engine", "native"]
         begin = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        subprocess.run(
+            command, check=True, capture_output=True, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, range(cores))
+        )
         return time.perf_counter() - begin
 
 
@@ -187,17 +189,17 @@ def quality(bench: Path, official: Path, rounds: int) -> list[dict[str, Any]]:
         if (official / file).exists():
             model = weights.import_file(official / file)
             models[f"{name} x{model.scale}"] = (model, False)
+    size = (256, 256)
     rows = []
     for scale in sorted({model.scale for model, _ in models.values()}, reverse=True):
         rows.append(bicubic(bench, scale))
-        for name, (model, ours) in models.items():
-            if model.scale == scale:
-                subject = profile.Subject(name, model, scale)
-                setting = profile.Setting("native", threads=1)
-                latency = profile.measure([subject], [(256, 256)], setting, rounds)
-                row = {"name": name.removesuffix(f" x{scale}"), "ours": ours, "scale": scale}
-                row |= {"parameters": model.parameters, "ms": latency[name, (256, 256)].milliseconds}
-                rows.append(row | scores(bench, model))
+        of_scale = {name: pair for name, pair in models.items() if pair[0].scale == scale}
+        subjects = [profile.Subject(name, model, scale) for name, (model, _) in of_scale.items()]
+        latency = profile.measure(subjects, [size], profile.Setting("native", threads=1), rounds)
+        for name, (model, ours) in sorted(of_scale.items(), key=lambda item: item[1][0].parameters):
+            row = {"name": name.removesuffix(f" x{scale}"), "ours": ours, "scale": scale}
+            row |= {"parameters": model.parameters, "ms": latency[name, size].milliseconds}
+            rows.append(row | scores(bench, model))
     return rows
 
 
@@ -216,7 +218,10 @@ def bicubic(bench: Path, scale: int) -> dict[str, Any]:
 def measured(folder: Path, scale: int, run: Any) -> tuple[float, float]:
     """Means over a folder."""
     protocol = metrics.protocol("classic-y", scale)
-    results = evaluate.evaluate(run, find_pairs(folder, scale), scale, protocol)
+    results = list(evaluate.evaluate(run, find_pairs(folder, scale), scale, protocol))
+    for item in results:
+        if isinstance(item, Failure):
+            sys.exit(f"{item.pair.hr}: {item.error}")
     return evaluate.mean([item.score for item in results if isinstance(item, Measured)])
 
 

@@ -8,8 +8,10 @@ import enum
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import export, graph
+from dsclora import export, graph, weights
 from dsclora.weights import Model
 
 Float32 = npt.NDArray[np.float32]
@@ -27,9 +29,34 @@ Run = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 def open_ncnn(model: Model, threads: int) -> tuple[Run, str]:
     """Tencent's ncnn on the CPU, fp32 storage and arithmetic, weights by pnnx."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    with exported(model, "plain") as stem:
+        net.load_param(f"{stem}.ncnn.param")
+        net.load_model(f"{stem}.ncnn.bin")
+
+    def run(batch: Float32) -> Float32:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(batch[0]).clone())
+        return np.array(extractor.extract("out0")[1])[None]
+
+    return run, f"ncnn {ncnn.__version__}"
+
+
+@contextmanager
+def exported(model: Model, layout: str) -> Iterator[Path]:
+    """The path of our export for ncnn, without suffixes; another process makes it, whose memory is not counted."""
     with tempfile.TemporaryDirectory() as folder:
-        made = export._ncnn(model, Path(folder) / "span", "fp32", "plain", threads)
-    return made.run, made.runtime
+        source = Path(folder) / f"span-x{model.scale}.safetensors"
+        weights.write(source, model)
+        command = [sys.executable, "-m", "dsclora", "export", "--model", source, "--to", "ncnn", "--layout", layout]
+        command += ["-o", f"{folder}/made"]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        yield Path(folder) / "made" / source.stem
 
 
 def open_mnn(model: Model, threads: int) -> tuple[Run, str]:
@@ -59,19 +86,27 @@ def open_spandrel(model: Model, threads: int) -> tuple[Run, str]:
     """The SPAN class of spandrel, what chaiNNer and ComfyUI run, eager and with planes in memory."""
     import torch
 
-    if "torchvision" not in sys.modules:
-        try:
-            import torchvision  # noqa: F401
-        except (ImportError, RuntimeError):  # a stand-in: three names of it are imported for other networks
-            part = ModuleType("torchvision.transforms.functional")
-            part.__dict__.update(
-                InterpolationMode=enum.Enum("InterpolationMode", "BILINEAR"), rotate=None, normalize=None
-            )
-            sys.modules |= {n: ModuleType(n) for n in ("torchvision", "torchvision.transforms")} | {part.__name__: part}
+    sys.modules |= torchvision_stand_in()
+    import spandrel
+
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        made = export._spandrel(model, Path(folder) / "span")
-    return made.run, made.runtime
+    tensors = export.training_form(weights.with_range(model, weights.SPAN_RANGE))
+    loaded = spandrel.ModelLoader().load_from_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()}).eval()
+
+    def run(batch: Float32) -> Float32:
+        with torch.inference_mode():
+            return loaded(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]
+
+    return run, f"spandrel {spandrel.__version__}"
+
+
+def torchvision_stand_in() -> dict[str, ModuleType]:
+    """Modules for `sys.modules` where it is not installed: spandrel imports three names of it for other networks."""
+    if find_spec("torchvision"):
+        return {}
+    part = ModuleType("torchvision.transforms.functional")
+    part.__dict__.update(InterpolationMode=enum.Enum("InterpolationMode", "BILINEAR"), rotate=None, normalize=None)
+    return {name: ModuleType(name) for name in ("torchvision", "torchvision.transforms")} | {part.__name__: part}
 
 
 def open_compiled(model: Model, threads: int) -> tuple[Run, str]:
@@ -96,10 +131,8 @@ def open_upscale_ncnn(model: Model, threads: int) -> tuple[Run, str]:
     """What Upscayl's engine became as a package, on the CPU: our export for Upscayl, with a border of its own."""
     from upscale_ncnn_py.upscale_ncnn_vulkan import UPSCALE
 
-    with tempfile.TemporaryDirectory() as folder:
-        export._ncnn(model, Path(folder) / f"span-x{model.scale}", "fp32", "upscayl")
-        stem = f"{folder}/span-x{model.scale}"
-        engine = UPSCALE(gpuid=-1, model=0, model_str=stem, scale=model.scale, num_threads=threads)
+    with exported(model, "upscayl") as stem:
+        engine = UPSCALE(gpuid=-1, model=0, model_str=str(stem), scale=model.scale, num_threads=threads)
     return _of_pillow(engine.process_pil), f"upscale-ncnn-py {metadata.version('upscale-ncnn-py')}"
 
 

@@ -48,7 +48,8 @@ def main() -> None:
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
         recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
         chain = [
-            step.model_copy(update={"strength": (middle(step.strength),) * 2}) for step in load_adapt(recipe).degrade
+            step.model_copy(update={"strength": (middle(step.strength),) * 2, "probability": 1.0})
+            for step in load_adapt(recipe).degrade
         ]
         if chain:
             said = ", ".join(f"{step.kind} of {step.strength[0]:g}" for step in chain if step.kind != "downscale")

@@ -112,6 +112,9 @@ def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
     estimate = Objective(few, store, None, span.from_model(teacher), taps).terms(net, few.stages[0], 3)["ad"]
     assert estimate.item() == pytest.approx(3 * wanted, rel=0.2)
     assert estimate.item() != pytest.approx(3 * wanted, rel=1e-6)
+    enlarged = Objective(few, store)._rows(torch.zeros(1, 3, 64, 64), 3)
+    assert enlarged is not None
+    assert enlarged.max() > 3000, "of a tap that is larger than LR, all of it"
 
 
 def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path) -> None:
@@ -229,6 +232,38 @@ def test_what_is_wrong_is_said_before_any_picture_is_looked_at(tmp_path: Path) -
     adapt.check(recipe(), random_model(2, 6), tmp_path / "run", teacher, resume=True)
 
 
+def test_an_interrupted_start_anew_leaves_nothing_of_the_run_before(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, folder = random_model(2, 6), tmp_path / "run"
+    run(recipe(), base, pictures, folder, iterations=3)
+    assert json.loads((folder / "plan.json").read_text())["factor"] < 1
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt, "_open_stores", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), base, pictures, folder, overwrite=True)
+    outcome = run(recipe(), base, pictures, folder, overwrite=True, resume=True)
+    assert outcome.adapter.training["recipe"]["stage"][0]["iterations"] == 40, "not the three of the first run"
+
+
+def test_a_teacher_that_is_not_asked_is_told(pictures: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    teacher = random_model(2, 8)
+    run(
+        recipe(teacher_weight=0.0, iterations=2),
+        random_model(2, 6),
+        pictures,
+        tmp_path / "run",
+        teacher,
+        say=said.append,
+    )
+    assert f"the recipe has no use for a teacher: {teacher.name} is not asked" in said
+
+
 def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = run(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
@@ -308,11 +343,15 @@ def test_divergence_goes_back_with_half_the_rate(tmp_path: Path, how: str) -> No
     assert rows[-1]["step"] == 60
 
 
-def test_a_checkpoint_that_had_collapsed_is_not_gone_back_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_checkpoint_that_had_collapsed_is_not_gone_back_to(tmp_path: Path, interrupted: bool) -> None:
     net = torch.nn.Linear(1, 1)
     said: list[str] = []
 
     def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
+        if step == 35 and interrupted and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
         if step == 25 and not said:  # a checkpoint is due at 30, a validation at 40
             with torch.no_grad():
                 next(net.parameters()).add_(1e6)
@@ -322,10 +361,16 @@ def test_a_checkpoint_that_had_collapsed_is_not_gone_back_to(tmp_path: Path) -> 
     def score(net: torch.nn.Module) -> float:
         return -20.0 if next(net.parameters()).abs().max() > 1e3 else 10.0
 
-    fit.fit(
-        net, [Stage(iterations=60)], loss, score, tmp_path, ema=0.5, clip=1.0, validate_every=20, checkpoint_every=10,
-        identity="", say=said.append,
-    )  # fmt: skip
+    def train(resume: bool) -> None:
+        fit.fit(
+            net, [Stage(iterations=60)], loss, score, tmp_path, ema=0.5, clip=1.0, validate_every=20,
+            checkpoint_every=10, identity="", say=said.append, resume=resume,
+        )  # fmt: skip
+
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            train(resume=False)
+    train(resume=interrupted)
     assert said == ["diverged before iteration 40; back to 20, on with half the learning rate"]
 
 

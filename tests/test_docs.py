@@ -57,6 +57,10 @@ def place(tmp_path: Path) -> Path:
     for scale, teacher in ((4, 1.0), (3, 0.0)):
         recipe = RECIPE.format(scale=scale, channels=26, teacher=teacher)
         (tmp_path / "recipes" / f"span-x{scale}.toml").write_text(recipe)
+    (tmp_path / "recipes" / "adapters").mkdir()
+    lora = '[[lora]]\nconvs = "upsampler.0"\nrank = 1\nalpha = 1.0\n[[degrade]]\nkind = "jpeg"\nstrength = [30, 90]\n'
+    stage = RECIPE.partition("[[stage]]")[2].format(teacher=1.0)
+    (tmp_path / "recipes" / "adapters" / "span-x4-jpeg.toml").write_text(f"{lora}[[stage]]{stage}")
     return tmp_path
 
 

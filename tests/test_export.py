@@ -1,16 +1,15 @@
 """Every target through its real runtime; what does not agree, or cannot be checked, leaves nothing behind."""
 
-import enum
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import rivals
 
 from conftest import random_model
 from dsclora import export, graph, weights, zoo
@@ -36,16 +35,8 @@ CASES: list[tuple[export.Target, dict[str, Any], list[str]]] = [
 @pytest.fixture(autouse=True)
 def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in where it is not installed: spandrel imports three names of it for networks that are not SPAN."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        module = ModuleType("torchvision.transforms.functional")
-        module.__dict__.update(
-            InterpolationMode=enum.Enum("InterpolationMode", "BILINEAR"), rotate=None, normalize=None
-        )
-        for name in ("torchvision", "torchvision.transforms"):
-            monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name, module in rivals.torchvision_stand_in().items():
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.mark.parametrize(("target", "options", "names"), CASES)

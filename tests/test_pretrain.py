@@ -162,6 +162,11 @@ def _step(folder: Path) -> int:
 
 def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "model.safetensors").write_text("precious")
+    with pytest.raises(OutputError, match=r"holds a model\.safetensors already"):
+        pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "kept")
+    assert (tmp_path / "kept" / "model.safetensors").read_text() == "precious"
     with pytest.raises(OutputError, match="--resume or choose another folder"):
         pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
     other = load(tmp_path, RECIPE.replace("2e-3", "3e-3"))

@@ -4,11 +4,12 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from conftest import ROOT, photo, random_model, save
 from dsclora import graph, ntire, profile, zoo
@@ -21,6 +22,19 @@ from test_cli import dsclora_, parsed
 
 def subject(name: str = "random", scale: int = 2, channels: int = 6) -> Subject:
     return Subject(name, random_model(scale, channels), scale)
+
+
+def network(kind: str, *inputs: str, output: str = "output", **attributes: Any) -> bytes:
+    """One node on a picture of any size; `w` are the weights of a 3 x 3 conv, `scales` enlarge four times."""
+    weights = [
+        numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w"),
+        numpy_helper.from_array(np.array([1, 1, 4, 4], np.float32), "scales"),
+    ]
+    sides = {name: (TensorProto.FLOAT, (1, 3, f"h_{name}", f"w_{name}")) for name in ("input", "output")}
+    values = {name: helper.make_tensor_value_info(name, *sides[name]) for name in sides}
+    node = helper.make_node(kind, inputs, [output], **attributes)
+    made = helper.make_graph([node], "one", [values["input"]], [values["output"]], weights)
+    return bytes(helper.make_model(made).SerializeToString())
 
 
 def as_onnx(path: Path, scale: int = 4) -> Path:
@@ -65,10 +79,27 @@ def test_what_is_not_counted_is_told(tmp_path: Path) -> None:
     int8 = profile.load(str(tmp_path / "int8.onnx"))
     counted, plain = profile.count(int8, 24, 16), profile.count(subject(scale=4), 24, 16)
     assert counted == plain
-    proto = onnx.load(tmp_path / "int8.onnx")
-    proto.graph.node[3].op_type = "MatMul"
-    with pytest.raises(ModelError, match=r"MatMul|cannot be told"):
-        profile.count(Subject("odd", proto.SerializeToString(), 4), 24, 16)
+    with pytest.raises(ModelError, match="odd: has a MatMul, whose"):
+        profile.count(Subject("odd", network("MatMul", "input", "input"), 4), 16, 16)
+    with pytest.raises(ModelError, match="odd: its shapes cannot be told"):
+        profile.count(Subject("odd", network("MatMul", "input", "input"), 4), 24, 16)
+
+
+def test_fvcores_rules_beyond_convs() -> None:
+    """`fvcore.nn.flop_count`: `adaptive_avg_pool2d` its input, `upsample_bilinear2d` 4, `_nearest2d` 1 per output."""
+    pooled = profile.count(Subject("p", network("GlobalAveragePool", "input"), 1), 16, 24)
+    assert pooled == profile.Cost(0, 3 * 16 * 24, 0, 0)
+    for mode, macs in (("linear", 4), ("nearest", 1), ("cubic", 0)):
+        resize = network("Resize", "input", "", "scales", mode=mode)
+        assert profile.count(Subject("r", resize, 4), 16, 24).macs == macs * 3 * 64 * 96
+
+
+def test_shared_weights_are_counted_once_and_stored_shapes_are_of_one_size(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(network("Conv", "input", "w", output="once", pads=[1, 1, 1, 1]))
+    proto.graph.node.append(helper.make_node("Conv", ["once", "w"], ["output"], pads=[1, 1, 1, 1]))
+    proto.graph.value_info.append(helper.make_tensor_value_info("once", TensorProto.FLOAT, (1, 3, 100, 100)))
+    cost = profile.count(Subject("twice", proto.SerializeToString(), 1), 16, 24)
+    assert cost == profile.Cost(81, 2 * 81 * 16 * 24, 2 * 3 * 16 * 24, 2)
 
 
 def test_an_engine_that_does_not_open_says_why(tmp_path: Path) -> None:
@@ -88,6 +119,8 @@ def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
     assert profile.settled(Setting(), subjects).engine == "openvino"
     with pytest.raises(UsageError, match="ONNX file"):
         profile.settled(Setting("torch"), subjects)
+    with pytest.raises(UsageError, match="on the CPU only"):
+        profile.settled(Setting(device="cuda"), subjects)
 
 
 def test_the_score_by_hand() -> None:
@@ -157,12 +190,21 @@ def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
     assert profile.load(str(tmp_path / "flat.onnx")).scale == 1
     with pytest.raises(UsageError, match="enlarges 2 times"):
         ntire.compete(ntire.PRESETS["ntire2025"], subject(), [], [], Setting())
+    odd = Subject("resize", network("Resize", "input", "", "scales", mode="nearest"), 4)
+    with pytest.raises(UsageError, match="resize: a baseline without parameters"):
+        ntire.compete(ntire.PRESETS["ntire2025"], odd, [], [], Setting())
     with pytest.raises(UsageError, match="Python module's"):
         ntire.submit(random_model(4), tmp_path, 1, "a b")
     with pytest.raises(EngineError):
         profile.settled(Setting("native", precision="bf16"), [subject()])
     (tmp_path / "empty").mkdir()
     preset = ("--preset", "ntire2026", "--baseline", "span-x4")
+    late = dsclora_("profile", "-m", "span-x2", "--submission", tmp_path / "entry", code=2)
+    assert "the challenge is x4" in late.stderr
+    assert "ms" not in late.stdout, "said before anything is measured"
+    assert "--size" in dsclora_("profile", tmp_path / "empty", *preset, "--size", "9x9", code=2).stderr
+    two = ("-m", "span-x4", "-m", "span-x2", "--adapter", "span-x4-docs")
+    assert "not clear which" in dsclora_("profile", *two, code=2).stderr
     assert "go together" in dsclora_("profile", tmp_path / "empty", code=2).stderr
     assert "no pictures" in dsclora_("profile", tmp_path / "empty", *preset, "-m", "span-x4-wide", code=1).stderr
     assert "are called random" in dsclora_("profile", "-m", model_file, "-m", model_file, code=2).stderr

@@ -154,14 +154,19 @@ def adapt(
         OutputError: the folder holds another run, or cannot be written.
     """
     end = time.perf_counter() + 60 * minutes if minutes is not None else None
-    begun = (folder / "checkpoint.pt").exists()
+    begun, given = (folder / "checkpoint.pt").exists(), teacher
     recipe, net, taps, teacher, teaching = _prepare(
         recipe, base, folder, teacher, bool(sources.guard), start, resume, overwrite
     )
+    if given is not None and teacher is None:
+        say(f"the recipe has no use for a teacher: {given.name} is not asked")
     net = net.to(device)
     teaching = teaching.to(device) if teaching is not None else None
     trained, held_out = (partial(_reduce, recipe, base.scale, part) if recipe.degrade else None for part in (0, 1))
     try:
+        if not resume and parallel.rank() == 0:  # what an interrupted start leaves must not be taken for this run's
+            for stale in ("checkpoint.pt", "plan.json"):
+                (folder / stale).unlink(missing_ok=True)
         store, guard = parallel.in_turns(lambda: _open_stores(recipe, sources, base.scale, folder, trained, say))
         recipe, counts = _shrink_patches(recipe, [s for s in (store, guard) if s is not None], say)
         border = metrics.protocol("classic-y", base.scale).border

@@ -1,8 +1,6 @@
 """Adapter files: low-rank updates of a base model's convs; read, write, merge, extract. No torch.
 
-An adapter is one safetensors file: `<conv>.lora_A` and `<conv>.lora_B` for every adapted conv, and a header:
-`format`, `format_version`, `variant` (convlora), `base_sha256`, `scale`, `channels`, `ranks` and `alphas` (JSON, by
-conv), `training` (JSON: recipe, data, result) and `license`. It fits one base, told by the hash of its tensors.
+An adapter is one safetensors file (docs/formats.md). It fits one base, told by the hash of its tensors.
 """
 
 import json

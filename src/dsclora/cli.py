@@ -800,9 +800,13 @@ def profile(
 
     if (preset is None) != (images is None) or (preset is None) != (baseline is None):
         raise UsageError("--preset, --baseline and a folder of pictures go together")
+    if preset is not None and size:
+        raise UsageError("--size: with --preset the pictures have theirs, and costs are counted at 256x256")
+    if adapter and len(model or []) > 1:
+        raise UsageError("--adapter: of several models it is not clear which; merge it into one (dsclora merge)")
     if adapter:
         content = _load_adapted(model[0] if model else None, adapter)
-        subjects = [verb.Subject(content.name, content, content.scale), *map(verb.load, (model or [])[1:])]
+        subjects = [verb.Subject(content.name, content, content.scale)]
     else:
         subjects = [verb.load(each) for each in model or ["span-x4"]]
     first = subjects[0].network
@@ -812,13 +816,11 @@ def profile(
         raise UsageError(f"two networks are called {max(names, key=names.count)}; rename a file")
     setting = verb.settled(verb.Setting(engine, precision, device, threads), base + subjects)
 
-    def submit() -> None:
-        if submission is not None and not isinstance(first, bytes):
-            for path in ntire.submit(first, submission, team, name, overwrite):
-                _say(f"{path}: written")
-
-    if submission is not None and isinstance(first, bytes):
-        raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
+    if submission is not None:
+        if isinstance(first, bytes):
+            raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
+        for path in ntire.submit(first, submission, team, name, overwrite):
+            _say(f"{path}: written")
     spelled = {"engine": setting.engine, "precision": precision, "device": device, "threads": threads or "all"}
     if preset is not None:
         assert images is not None
@@ -841,7 +843,6 @@ def profile(
         else:
             _print_challenge(rules, entries)
             print(f"{len(pairs)} pictures, {runs} runs each; " + ", ".join(f"{k} {v}" for k, v in spelled.items()))
-        submit()
         return
     sizes = []
     for text in size or ["256x256"]:
@@ -850,7 +851,6 @@ def profile(
         sizes.append((box[1], box[0]))
     costs = {(each.name, size): verb.count(each, *size) for each in subjects for size in sizes}
     latencies = verb.measure(subjects, sizes, setting, runs)
-    submit()
     rows = []
     for height, width in sizes:
         for subject in subjects:

@@ -1,8 +1,8 @@
 """A model as the file that another runtime takes, proven: loaded there, run on pictures and compared, or not kept.
 
 Every target is made from the graph (`graph.build`) or the plain weights, adapters merged in before; the file computes
-what `dsclora upscale` computes: RGB in 0..1 to RGB in 0..1, normalisation inside and, but for ncnn and spandrel,
-whose programs clip, clipped.
+what `dsclora upscale` computes: RGB in 0..1 to RGB in 0..1, normalisation inside and, but for spandrel's, whose
+programs clip, clipped.
 """
 
 import re
@@ -358,7 +358,7 @@ def _openvino(
     )
 
 
-def _ncnn(model: Model, stem: Path, precision: Precision, layout: Layout, threads: int = 0) -> _Made:
+def _ncnn(model: Model, stem: Path, precision: Precision, layout: Layout) -> _Made:
     """`.param` and `.bin` by pnnx from the graph, for ncnn on phones and Vulkan."""
     import ncnn
     import pnnx
@@ -383,8 +383,6 @@ def _ncnn(model: Model, stem: Path, precision: Precision, layout: Layout, thread
         _beside(stem, ".param").write_text(text)
         shutil.copyfile(parts[1], _beside(stem, ".bin"))
     net = ncnn.Net()
-    if threads:
-        net.opt.num_threads = threads
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     if net.load_param(str(_beside(stem, ".param"))) or net.load_model(str(_beside(stem, ".bin"))):

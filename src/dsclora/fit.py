@@ -214,7 +214,7 @@ def fit(
 
         def save(state: dict[str, Any]) -> None:
             if first:
-                _save(path, state)
+                _save(path, {**state, "good": good})
 
         saved = parallel.decided(lambda: _load(path, identity) if resume and path.exists() else None)
         if saved is not None:
@@ -225,7 +225,7 @@ def fit(
             if validate_first:
                 best = validate()
                 tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))
-        good = _copy(snapshot(step))
+        good: dict[str, Any] = (saved or {}).get("good") or _copy(snapshot(step))  # gone back to after divergence
         total, counted, clock = torch.zeros(()), 0, time.perf_counter()
         while step < steps:
             number = bisect.bisect_right(ends, step)
@@ -260,10 +260,10 @@ def fit(
                 seconds = (time.perf_counter() - clock) / counted
                 parallel.average([total])
                 tell(Progress(step, steps, float(total) / counted, rate, seconds, current, best))
-            if sound and saving:
-                save(snapshot(step))
             if sound and validating:  # a state that was not validated may be one that has collapsed already
                 good = _copy(snapshot(step))
+            if sound and saving:
+                save(snapshot(step))
             if not sound:
                 if slowdowns == SLOWDOWNS:
                     raise TrainingError(

@@ -90,13 +90,17 @@ def compete(
         report: called with the number of pictures done.
 
     Raises:
-        UsageError: not x4.
+        UsageError: not x4, or a baseline that costs nothing.
+        ModelError: as `profile.count`.
         ImageError, EngineError: a picture cannot be read, a network cannot run.
     """
     subjects = [baseline, *entries]
     for subject in subjects:
         if subject.scale != SCALE:
             raise UsageError(f"{subject.name} enlarges {subject.scale} times; the challenge is x{SCALE}")
+    costs = [profile.count(subject, *COUNTED_AT) for subject in subjects]
+    if not costs[0].macs or not costs[0].parameters:
+        raise UsageError(f"{baseline.name}: a baseline without parameters gives no score")
     protocol = metrics.protocol("ntire-rgb", SCALE)
     decibels: list[list[float]] = []
     seconds: list[list[float]] = []
@@ -112,7 +116,6 @@ def compete(
             seconds.append(np.mean([[runner.enlarge(batch)[1] for runner in runners] for _ in range(runs)], 0).tolist())
             report(number)
         peaks = [runner.peak_mb() for runner in runners]
-    costs = [profile.count(subject, *COUNTED_AT) for subject in subjects]
     psnr, runtime = np.mean(decibels, axis=0), 1e3 * np.mean(seconds, axis=0)
     values = [
         {"runtime": float(took), "macs": float(cost.macs), "parameters": float(cost.parameters)}

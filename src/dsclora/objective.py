@@ -89,14 +89,19 @@ class Objective:
         if weight:
             terms["guard" if guards else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
         if stage.affinity_weight and features:
-            positions = patch * patch
-            rows = None
-            if 0 < self._recipe.affinity.rows < positions:
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                rows = torch.randperm(positions, generator=generator)[: self._recipe.affinity.rows].to(self._device)
-            affinities = [losses.spatial_affinity(features[t][part], wanted[t], rows) for t in self._taps]
+            affinities = [
+                losses.spatial_affinity(features[t][part], wanted[t], self._rows(wanted[t], step)) for t in self._taps
+            ]
             terms["ad"] = stage.affinity_weight * sum(affinities, torch.zeros(()))
         return terms
+
+    def _rows(self, features: Tensor, step: int) -> Tensor | None:
+        """The positions of a tap that are compared, the same for taps of one size; None for all."""
+        positions, wanted = features.shape[-2] * features.shape[-1], self._recipe.affinity.rows
+        if not 0 < wanted < positions:
+            return None
+        generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
+        return torch.randperm(positions, generator=generator)[:wanted].to(self._device)
 
     def _run(self, net: nn.Module, lr: Tensor, tapped: bool) -> tuple[Tensor, dict[str, Tensor]]:
         features: dict[str, Tensor] = {}

@@ -273,8 +273,8 @@ class PairStore:
             def cut(picture: Uint8, factor: int) -> npt.NDArray[np.void]:
                 side = patch * factor
                 piece = np.ascontiguousarray(picture[y * factor :, x * factor :][:side, :side])  # noqa: B023 (called at once)
-                piece = np.rot90(piece.view(_PIXEL)[..., 0], turns)  # noqa: B023
-                return piece[:, ::-1] if flip else piece  # noqa: B023
+                pixels = np.rot90(piece.view(_PIXEL)[..., 0], turns)  # noqa: B023
+                return pixels[:, ::-1] if flip else pixels  # noqa: B023
 
             lr.append(cut(self.lr(number), 1))
             hr.append(cut(self.hr(number), self.scale))

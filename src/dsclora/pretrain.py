@@ -81,8 +81,11 @@ def pretrain(
     if start is not None and start.mean != weights.SPAN_MEAN:
         raise RecipeError(f"{start.name} subtracts {start.mean}, not SPAN's mean; training cannot begin with it")
     fit.check_shares([stage.batch for stage in recipe.stages])
-    if not resume and (output / "checkpoint.pt").exists():
-        raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
+    for kept in () if resume else ("checkpoint.pt", "model.safetensors"):
+        if (output / kept).exists():
+            raise OutputError(f"{output}: holds a {kept} already; go on with --resume or choose another folder")
+    if teacher is not None and not distilling:
+        say(f"the recipe has no teacher_weight: {teacher.name} is not asked")
 
     protocol = metrics.protocol("classic-y", recipe.network.scale)
     scale = recipe.network.scale

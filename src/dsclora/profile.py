@@ -2,7 +2,8 @@
 
 Counts follow fvcore, which the NTIRE challenges use: a conv costs `outputs * inputs / groups * k * k` multiply-adds
 (MACs; the challenges' tables call them FLOPs, although a multiply-add is two), a bilinear resize four per output
-element, biases and everything pointwise nothing; activations are the elements that convs put out.
+element, a nearest one one, global pooling one per input element, biases, other resizes and everything pointwise
+nothing; activations are the elements that convs put out. Weights that several convs share are counted once.
 """
 
 import sys
@@ -28,7 +29,11 @@ from dsclora.weights import Model
 Float32 = npt.NDArray[np.float32]
 WARM_UP = 2  # rounds that are not counted
 PAUSE = 0.05  # s, before a network's turn: threads of the one before may still spin
-_UNCOUNTED = ("ConvTranspose", "ConvInteger", "QLinearConv", "MatMul", "Gemm", "Einsum")
+_UNCOUNTED = (
+    *("ConvTranspose", "ConvInteger", "QLinearConv", "MatMul", "Gemm", "Einsum"),
+    *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
+)
+_RESIZES = {"linear": 4, "nearest": 1}  # multiply-adds per output element
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ def count(subject: Subject, height: int, width: int) -> Cost:
             raise ModelError(f"{subject.name}: the size of {name!r} is not known before it runs; it cannot be counted")
         return int(np.prod(shapes[name]))
 
-    macs = activations = convs = parameters = 0
+    macs = activations = convs = 0
+    weighted = set[str]()
     for node in proto.graph.node:
         if node.op_type in _UNCOUNTED:
             raise ModelError(f"{subject.name}: has a {node.op_type}, whose arithmetic is not counted here")
@@ -130,10 +136,12 @@ def count(subject: Subject, height: int, width: int) -> Cost:
             activations, convs = activations + made, convs + 1
         if node.op_type == "Resize":
             mode = next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
-            macs += size(node.output[0]) * (4 if mode == "linear" else 1)
+            macs += size(node.output[0]) * _RESIZES.get(mode, 0)
+        if node.op_type == "GlobalAveragePool":
+            macs += size(node.input[0])
         if node.op_type in ("Conv", "PRelu"):
-            parameters += sum(size(name) for name in node.input[1:] if name)
-    return Cost(parameters, macs, activations, convs)
+            weighted.update(name for name in node.input[1:] if name)
+    return Cost(sum(map(size, weighted)), macs, activations, convs)
 
 
 def _proto(subject: Subject) -> onnx.ModelProto:
@@ -148,10 +156,11 @@ def _inferred(proto: onnx.ModelProto, height: int, width: int) -> list[Any]:
     (given,) = [i for i in fixed.graph.input if i.name not in {t.name for t in fixed.graph.initializer}]
     for dimension, size in zip(given.type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
         dimension.dim_value = size
+    fixed.graph.ClearField("value_info")  # exporters leave the shapes of their own size
     for made in fixed.graph.output:
         made.type.tensor_type.ClearField("shape")
     fixed = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=True)
-    return [*fixed.graph.value_info, *fixed.graph.output]
+    return [given, *fixed.graph.value_info, *fixed.graph.output]
 
 
 def _sides(info: onnx.ValueInfoProto) -> list[int]:
@@ -177,6 +186,8 @@ def settled(setting: Setting, subjects: Sequence[Subject]) -> Setting:
         EngineError, MissingExtraError: as `engines.choose`.
     """
     foreign = [s.name for s in subjects if not isinstance(s.network, Model)]
+    if foreign and setting.device != "cpu":
+        raise UsageError(f"{foreign[0]} is an ONNX file, which is measured on the CPU only, not on {setting.device}")
     name = setting.engine
     if foreign and name == "auto":
         name = "openvino"
