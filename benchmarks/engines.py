@@ -14,7 +14,6 @@ interpreter's.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -107,7 +106,7 @@ def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 "threads": arguments.threads,
                 "median_ms": round(1e3 * float(np.median(times[engine])), 3),
                 "min_ms": round(1e3 * min(times[engine]), 3),
-                "peak_mb": round(float(worker.peak) - bare, 1),
+                "peak_mb": round(worker.peak - bare, 1),
                 "psnr_vs_fp32": json.loads(worker.ask("psnr")),
                 "version": worker.version,
             }
@@ -124,7 +123,8 @@ class Worker:
         command = [sys.executable, __file__, "--worker", engine, "--sizes", size, "--model", arguments.model]
         command += ["--threads", str(arguments.threads), "--core", str(arguments.core)]
         self.process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.version, self.peak = self.ask("once").split("|")
+        self.version = self.ask("once")
+        self.peak = peak_mb(Path(f"/proc/{self.process.pid}/status").read_text())
 
     def ask(self, what: str) -> str:
         """Its answer."""
@@ -170,7 +170,7 @@ def work(arguments: argparse.Namespace) -> None:
             engine(batch)
             answer = f"{time.perf_counter() - begin}"
             if line.strip() == "once":
-                answer = f"{engine.name}|{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}"
+                answer = engine.name
         print(answer, file=answers, flush=True)
 
 
@@ -205,8 +205,13 @@ def picture(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 def interpreter_mb() -> float:
     """Peak memory of a Python that does nothing."""
-    code = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    code = "print(open('/proc/self/status').read())"
+    return peak_mb(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def peak_mb(status: str) -> float:
+    """Most memory that a process has held, by its `/proc/*/status`; `ru_maxrss` would begin with its parent's."""
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

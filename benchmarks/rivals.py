@@ -1,7 +1,7 @@
 """What users would pick instead: `open_...(model, threads)` gives a function of pictures, and what runs it.
 
 Of float32, (1, 3, h, w) in 0..1 to (1, 3, h * scale, w * scale); those of `BYTES` of uint8. All run our weights but
-those of `OTHER_NETWORKS`.
+those of `OTHER_NETWORKS`. What is imported at the top counts as memory of every engine: only what all need.
 """
 
 import enum
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import export, graph, weights
+from dsclora import weights
 from dsclora.weights import Model
 
 Float32 = npt.NDArray[np.float32]
@@ -64,6 +64,8 @@ def open_mnn(model: Model, threads: int) -> tuple[Run, str]:
     import MNN
     from MNN import expr, nn
 
+    from dsclora import graph
+
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "span.onnx", Path(folder) / "span.mnn"
         source.write_bytes(graph.build(model).SerializeToString())
@@ -88,6 +90,8 @@ def open_spandrel(model: Model, threads: int) -> tuple[Run, str]:
 
     sys.modules |= torchvision_stand_in()
     import spandrel
+
+    from dsclora import export
 
     torch.set_num_threads(threads)
     tensors = export.training_form(weights.with_range(model, weights.SPAN_RANGE))
