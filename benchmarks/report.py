@@ -247,7 +247,8 @@ def plot(rows: list[dict[str, Any]], key: str, label: str, name: str) -> None:
         if row["parameters"]:
             colour, side, x = ("tab:red", "right", -6) if row["ours"] else ("tab:gray", "left", 6)
             point = row[key], row["Set14"][0]
-            axes.scatter(*point, color=colour)
+            size, layer = (18, 3) if row["ours"] else (36, 2)  # so that none hides another
+            axes.scatter(*point, size, colour, zorder=layer)
             y = 3 if row["name"].startswith("DSCLoRA") else -6  # it lies on the network that it was made of
             text = row["name"].partition(" (")[0]
             axes.annotate(text, point, (x, y), textcoords="offset points", fontsize=8, ha=side)
