@@ -633,6 +633,7 @@ def test_the_command_line(pictures: Path, model_file: Path, tmp_path: Path) -> N
     assert adapter.read(target).training["result"]["held_out"] == result["held_out"]
     assert (tmp_path / "out" / "mine.html").exists()
     assert list((tmp_path / "out" / "mine.run").glob("events.*")), "TensorBoard"
+    assert not (tmp_path / "out" / "mine.run" / "pictures").exists(), "gigabytes that nobody needs any more"
     again = cli(*common)
     assert again.returncode == 2
     assert "exists already" in again.stderr

@@ -364,7 +364,7 @@ def pretrain(
     try:
         import torch
 
-        from dsclora import fit, parallel, recipes, zoo
+        from dsclora import fit, pairs, parallel, recipes, zoo
         from dsclora import pretrain as verb
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
@@ -403,6 +403,7 @@ def pretrain(
         )
     if parallel.rank() > 0:
         return
+    pairs.discard(folder / "pictures")
     if as_json:
         _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})
     else:
@@ -458,7 +459,7 @@ def adapt(
         import torch
 
         from dsclora import adapt as verb
-        from dsclora import adapter, page, parallel, recipes, zoo
+        from dsclora import adapter, page, pairs, parallel, recipes, zoo
         from dsclora.sources import find_sources
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
@@ -530,6 +531,8 @@ def adapt(
     result = outcome.adapter.training["result"]
     rows = list(zip(outcome.change.names, outcome.change.before, outcome.change.after, strict=True))
     page.write(shown, target.stem, result, dict(outcome.adapter.training), rows, outcome.samples, overwrite)
+    for store in ("pictures", "guard"):
+        pairs.discard(folder / store)
     if as_json:
         _print_json({"adapter": written, "report": shown, "parameters": outcome.adapter.parameters, **result})
     else:
@@ -704,7 +707,7 @@ def quantize(
     try:
         import torch
 
-        from dsclora import adapter, recipes, zoo
+        from dsclora import adapter, pairs, recipes, zoo
         from dsclora import quantize as verb
     except ImportError as error:
         raise MissingExtraError("torch", "train", "training") from error
@@ -740,6 +743,7 @@ def quantize(
             say=meter.say,
         )
     adapter.write(output, outcome.adapter, overwrite)
+    pairs.discard(output.with_suffix(".run") / "pictures")
     figures = {"float": outcome.base, "calibrated": outcome.calibrated, "trained": outcome.trained}
     if as_json:
         _print_json({"output": output, "psnr": figures})

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,6 +290,15 @@ def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
     for place, piece in zip(batch, pieces, strict=True):
         place[...] = piece
     return batch.view(np.uint8).reshape(*batch.shape, 3).transpose(0, 3, 1, 2)
+
+
+def discard(directory: Path) -> None:
+    """Remove the store in a folder, which `open_store` would make again, and nothing that is not of it."""
+    for file in (directory / "pairs.json", *directory.glob("*.u8")):
+        with suppress(OSError):  # Windows keeps a file that is mapped
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def open_store(
