@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from dsclora.degrade import degrade
+from dsclora.degrade import degrade, fixed
 from dsclora.pairs import find_pairs, read_pair
 from dsclora.recipes import load_adapt
 
@@ -28,19 +28,15 @@ def main() -> None:
     given = parser.parse_args()
     chain = load_adapt(given.recipe).degrade
     for at in given.at:
-        fixed = []
-        for step in chain:
-            low, high = step.strength
-            strength = low + at * (high - low)
-            fixed.append(step.model_copy(update={"strength": (strength, strength), "probability": 1.0}))
+        steps = fixed(chain, at)
         folders = given.out / f"{at:g}" / "HR", given.out / f"{at:g}" / f"LRx{given.scale}"
         for number, pair in enumerate(find_pairs(given.folder, given.scale)):
             _, hr = read_pair(pair, given.scale)
-            lr = degrade(hr, given.scale, fixed, np.random.default_rng((7, number)))
+            lr = degrade(hr, given.scale, steps, np.random.default_rng((7, number)))
             for folder, picture in zip(folders, (hr, lr), strict=True):
                 (folder / pair.name).parent.mkdir(parents=True, exist_ok=True)
                 pyvips.Image.new_from_array(np.ascontiguousarray(picture)).write_to_file(f"{folder / pair.name}.png")
-        print(given.out / f"{at:g}", *(f"{step.kind} {step.strength[0]:g}" for step in fixed))
+        print(given.out / f"{at:g}", *(f"{step.kind} {step.strength[0]:g}" for step in steps))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyvips
 
 from dsclora import adapter, image, sheets, zoo
-from dsclora.degrade import degrade
+from dsclora.degrade import degrade, fixed
 from dsclora.engines import Engine, open_engine
 from dsclora.enlarge import enlarge
 from dsclora.recipes import load_adapt
@@ -47,10 +47,7 @@ def main() -> None:
         base = zoo.load(str(added.training["base"]))
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
         recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
-        chain = [
-            step.model_copy(update={"strength": (middle(step.strength),) * 2, "probability": 1.0})
-            for step in load_adapt(recipe).degrade
-        ]
+        chain = fixed(load_adapt(recipe).degrade)
         if chain:
             said = ", ".join(f"{step.kind} of {step.strength[0]:g}" for step in chain if step.kind != "downscale")
             rows = []
@@ -94,11 +91,6 @@ def photographs(scale: int) -> list[Uint8]:
             height, width = (side - side % scale for side in hr.shape[:2])
             found.append(hr[:height, :width])
     return found
-
-
-def middle(strength: tuple[float, float]) -> float:
-    """Of a range."""
-    return sum(strength) / 2
 
 
 def made(engine: Engine, lr: Uint8) -> Uint8:

@@ -12,6 +12,16 @@ from dsclora.resize import imresize
 Uint8 = npt.NDArray[np.uint8]
 
 
+def fixed(chain: Sequence[Degradation], at: float = 0.5) -> list[Degradation]:
+    """A chain without chance, for tests: every step is taken, every strength at one place between its ends (0 to 1)."""
+    steps = []
+    for step in chain:
+        low, high = step.strength
+        strength = low + at * (high - low)
+        steps.append(step.model_copy(update={"strength": (strength, strength), "probability": 1.0}))
+    return steps
+
+
 def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.random.Generator) -> Uint8:
     """An LR picture by a chain of steps, each of a strength drawn anew, rounded to uint8 after every step.
 
