@@ -164,8 +164,9 @@ def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> No
     pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "model.safetensors").write_text("precious")
-    with pytest.raises(OutputError, match=r"holds a model\.safetensors already"):
-        pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "kept")
+    for resume in (False, True):
+        with pytest.raises(OutputError, match=r"holds a model\.safetensors already"):
+            pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "kept", resume=resume)
     assert (tmp_path / "kept" / "model.safetensors").read_text() == "precious"
     with pytest.raises(OutputError, match="--resume or choose another folder"):
         pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")

@@ -294,7 +294,7 @@ def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
 
 def discard(directory: Path) -> None:
     """Remove the store in a folder, which `open_store` would make again, and nothing that is not of it."""
-    for file in (directory / "pairs.json", *directory.glob("*.u8")):
+    for file in (*(directory / name for name in ("pairs.json", "lr.u8", "hr.u8")), *directory.glob("teacher-*.u8")):
         with suppress(OSError):  # Windows keeps a file that is mapped
             file.unlink(missing_ok=True)
     with suppress(OSError):

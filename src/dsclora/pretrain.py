@@ -81,9 +81,13 @@ def pretrain(
     if start is not None and start.mean != weights.SPAN_MEAN:
         raise RecipeError(f"{start.name} subtracts {start.mean}, not SPAN's mean; training cannot begin with it")
     fit.check_shares([stage.batch for stage in recipe.stages])
-    for kept in () if resume else ("checkpoint.pt", "model.safetensors"):
-        if (output / kept).exists():
-            raise OutputError(f"{output}: holds a {kept} already; go on with --resume or choose another folder")
+    begun = (output / "checkpoint.pt").exists()
+    if begun and not resume:
+        raise OutputError(f"{output}: holds a run already; go on with --resume or choose another folder")
+    if not begun and (output / "model.safetensors").exists():  # not ours to replace, with --resume neither
+        raise OutputError(
+            f"{output}: holds a model.safetensors already, of no run that can go on; choose another folder"
+        )
     if teacher is not None and not distilling:
         say(f"the recipe has no teacher_weight: {teacher.name} is not asked")
 
