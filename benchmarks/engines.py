@@ -149,8 +149,11 @@ def work(arguments: argparse.Namespace) -> None:
     model = zoo.load(arguments.model)
     name, _, precision_name = arguments.worker.partition(":")
     precision: Precision = "bf16" if precision_name == "bf16" else "fp32"
-    engine: Any = Rival(name, model, arguments.threads) if name in RIVALS else None
-    engine = engine or open_engine(model, name, precision, threads=arguments.threads)
+    engine: Any
+    if name in RIVALS:
+        engine = Rival(name, model, arguments.threads)
+    else:
+        engine = open_engine(model, name, precision, threads=arguments.threads)
     if precision_name == "nchw":  # as most people run it: planes in memory, not pixels
         import torch
 
