@@ -1,5 +1,6 @@
 """Counts against published figures, scores against hand arithmetic, measurements and a submission that run."""
 
+import errno
 import math
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from conftest import ROOT, photo, random_model, save
 from dsclora import graph, ntire, profile, zoo
 from dsclora.adapter import Range
 from dsclora.engines import open_engine
-from dsclora.errors import EngineError, ModelError, UsageError
+from dsclora.errors import EngineError, ModelError, OutputError, UsageError
 from dsclora.profile import Setting, Subject
 from test_cli import dsclora_, parsed
 
@@ -162,6 +163,16 @@ def test_the_challenge_over_a_folder(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path)
     wanted = open_engine(zoo.load("span-x4"))(lr)
     np.testing.assert_allclose(np.load(tmp_path / "sr.npy"), wanted, atol=2e-4)
+
+
+def test_a_submission_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"team01_Ours\.pth: cannot be written \(No space left on device\)"):
+        ntire.submit(random_model(4), tmp_path / "entry", 1, "Ours")
+    assert not [path for path in (tmp_path / "entry").rglob("*") if path.is_file()]
 
 
 def test_command_line(model_file: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ theirs; here a runtime is the wall time of one call on this machine, the baselin
 """
 
 import inspect
+import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -163,9 +164,11 @@ def submit(model: Model, folder: Path, team: int, name: str, overwrite: bool = F
         parts="\n\n".join(inspect.getsource(part) for part in (span.PlainConv, span.SPAB, span.Span)),
     )
     paths = folder / "models" / f"{stem}.py", folder / "model_zoo" / f"{stem}.pth"
+    content = io.BytesIO()  # a disk that is full is a RuntimeError of torch's
+    torch.save(span.from_model(model).state_dict(), content)
     with files.replacing(paths[0], overwrite) as source, files.replacing(paths[1], overwrite) as tensors:
         source.write_text(code)
-        torch.save(span.from_model(model).state_dict(), tensors)
+        tensors.write_bytes(content.getvalue())
     return paths
 
 
