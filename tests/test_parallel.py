@@ -85,7 +85,9 @@ def curve(log: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if row["loss"] is not None}
 
 
-def test_two_processes_train_what_one_does(work: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adam", "soap"])
+def test_two_processes_train_what_one_does(work: Path, optimiser: str) -> None:
+    (work / "recipe.toml").write_text(f'optimiser = "{optimiser}"\n{RECIPE}')
     run([*ALONE, *pretrain("one")], work)
     done = run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], work)
     one, two = (curve(work / name / "log.jsonl") for name in ("one", "two"))

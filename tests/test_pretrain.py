@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conftest import ROOT, photo, random_model, save
-from dsclora import fit, image, pretrain, recipes, weights
+from dsclora import fit, image, pretrain, recipes, span, weights
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.pairs import find_pairs, open_store
 from dsclora.resize import imresize
@@ -45,6 +45,7 @@ patch = 32
 learning_rate = 1e-3
 loss = "mse"
 """
+SOAP = 'optimiser = "soap"\n' + RECIPE.replace("channels = 6", 'channels = 6\nform = "plain"')
 
 
 @pytest.fixture
@@ -74,6 +75,16 @@ def test_it_learns(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     assert model.training["validation"]["psnr"] == pytest.approx(outcome.psnr, abs=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == rows[-1]["steps"] == 258
+
+
+def test_soap_learns_faster_and_trains_the_plain_network(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    def train(text: str, name: str) -> pretrain.Outcome:
+        text = text.replace("iterations = 16", "iterations = 100").replace("rate = 2e-3", "rate = 6e-3")
+        return pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / name)
+
+    assert train(SOAP, "soap").psnr > train(RECIPE, "adam").psnr + 0.5
+    state = torch.load(tmp_path / "soap/checkpoint.pt", weights_only=True)["net"]
+    assert sorted(state) == sorted(span.Span(6, 2).state_dict())
 
 
 def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
@@ -129,8 +140,9 @@ pretrain.pretrain(recipe, base / "train", base / "valid", Path(sys.argv[2]), res
 """
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    text = RECIPE.replace("iterations = 16", "iterations = 24").replace("checkpoint_every = 4", "checkpoint_every = 8")
+@pytest.mark.parametrize("recipe", [RECIPE, SOAP], ids=["adam", "soap"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path], recipe: str) -> None:
+    text = recipe.replace("iterations = 16", "iterations = 24").replace("checkpoint_every = 4", "checkpoint_every = 8")
     load(tmp_path, text)
     command = [sys.executable, "-c", TRAIN, str(tmp_path)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True)
@@ -239,8 +251,9 @@ def test_output_that_is_a_file(tmp_path: Path, folders: tuple[Path, Path]) -> No
         pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "out")
 
 
-def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    text = RECIPE.replace("learning_rate = 2e-3", "learning_rate = 1e30").replace("warmup = 4", "")
+@pytest.mark.parametrize("recipe", [RECIPE, SOAP], ids=["adam", "soap"])
+def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path], recipe: str) -> None:
+    text = recipe.replace("learning_rate = 2e-3", "learning_rate = 1e30").replace("warmup = 4", "")
     with pytest.raises(TrainingError, match="diverged before iteration"):
         pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "out")
 

@@ -228,6 +228,7 @@ def adapt(
         objective,
         lambda candidate: mean_psnr(candidate, choose),
         folder,
+        method=recipe.optimiser,
         ema=min(recipe.ema, 1 - 10 / max(20, steps)),  # a short run must not remember its start
         clip=recipe.clip,
         validate_every=every,

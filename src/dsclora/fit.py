@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dsclora import parallel
 from dsclora.errors import OutputError, TrainingError
+from dsclora.soap import Soap
 
 
 class Curve(Protocol):
@@ -111,6 +113,7 @@ def fit(
     score: Callable[[nn.Module], float],
     directory: Path,
     *,
+    method: str = "adam",
     ema: float,
     clip: float,
     validate_every: int,
@@ -136,6 +139,7 @@ def fit(
             for `parallel.share`. On several processes each counts its share, and the mean is minimised.
         score: of the averaged network, the higher the better.
         directory: for `checkpoint.pt`, `log.jsonl` and, where TensorBoard is installed, its log.
+        method: the optimiser, "adam" or "soap".
         ema: decay of the averaged weights.
         clip: largest norm of the gradient; a longer one is shortened to it.
         validate_every, checkpoint_every, report_every: iterations.
@@ -157,7 +161,8 @@ def fit(
     trained = [p for p in net.parameters() if p.requires_grad]
     # each attention of a fresh SPAN multiplies by nearly zero; with Adam's usual epsilon of 1e-8 blocks 2 to 5 stood
     # still for 19,000 iterations, their gradients 1e-15 to 1e-12 (measured)
-    optimiser = torch.optim.Adam(trained, lr=1.0, betas=(0.9, 0.99), eps=1e-15)
+    adam = partial(torch.optim.Adam, betas=(0.9, 0.99), eps=1e-15)
+    optimiser = (Soap if method == "soap" else adam)(trained, lr=1.0)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)  # type: ignore[no-untyped-call]
     averaged.requires_grad_(False)
     best_state = _copy(averaged.module.state_dict())

@@ -116,6 +116,8 @@ def pretrain(
     elif recipe.network.spread:
         first = store.batch(recipe.seed, 0, recipe.stages[0].batch, recipe.stages[0].patch // scale)
         span.spread(net, span.to_tensor(first.lr), recipe.network.spread)
+    if recipe.network.form == "plain":
+        net = span.collapse(net)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     running = compiled(net, device) if compile else net
@@ -135,6 +137,7 @@ def pretrain(
         loss,
         score,
         output,
+        method=recipe.optimiser,
         ema=recipe.ema,
         clip=recipe.clip,
         validate_every=recipe.validate_every,

@@ -31,12 +31,15 @@ class Network(_Strict):
         spread: standard deviation of every 3x3 conv's output on a first batch, to which its weights are scaled before
             training; 0 leaves them as they are drawn. Without it each attention of a fresh SPAN multiplies by nearly
             zero, and it takes thousands of steps until the middle blocks do anything (measured).
+        form: what is trained: "training", every 3x3 conv as four (Conv3XC), or "plain", as it will be used, which is faster
+            and enough for SOAP.
     """
 
     scale: Annotated[int, Field(ge=1, le=8)] = 4
     channels: Annotated[int, Field(ge=4, le=256)] = 26
     range: Annotated[float, Field(gt=0)] = 16.0
     spread: Annotated[float, Field(ge=0)] = 0.0
+    form: Literal["training", "plain"] = "training"
 
 
 class Stage(_Strict):
@@ -49,7 +52,7 @@ class Stage(_Strict):
         iterations: steps.
         batch: patches per step.
         patch: patch side in HR pixels, as papers count; a multiple of the scale.
-        learning_rate, final_learning_rate: of Adam.
+        learning_rate, final_learning_rate: of the optimiser.
         warmup: iterations.
         loss: distance, on RGB in 0..1.
         hr_weight: of the distance to the original (L_rec).
@@ -75,6 +78,8 @@ class Training(_Strict):
     Attributes:
         stages: one after the other.
         seed: of initialisation and patches.
+        optimiser: "adam", or "soap", which takes three times the learning rate and from scratch gets much further in as
+            many steps (measured: experiments/README.md).
         ema: decay of the averaged weights, which are what is validated and saved.
         clip: largest norm of the gradient.
         precision: of activations; weights and optimiser are float32 always.
@@ -83,6 +88,7 @@ class Training(_Strict):
 
     stages: Annotated[list[Stage], Field(min_length=1, alias="stage")]
     seed: Annotated[int, Field(ge=0)] = 0
+    optimiser: Literal["adam", "soap"] = "adam"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
