@@ -31,8 +31,8 @@ class Network(_Strict):
         spread: standard deviation of every 3x3 conv's output on a first batch, to which its weights are scaled before
             training; 0 leaves them as they are drawn. Without it each attention of a fresh SPAN multiplies by nearly
             zero, and it takes thousands of steps until the middle blocks do anything (measured).
-        form: what is trained: "training", every 3x3 conv as four (Conv3XC), or "plain", as it will be used, which is faster
-            and enough for SOAP.
+        form: what is trained: "training", every 3x3 conv as four (Conv3XC), or "plain", as it will be used, which is
+            faster and enough for SOAP.
     """
 
     scale: Annotated[int, Field(ge=1, le=8)] = 4
