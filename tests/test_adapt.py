@@ -57,9 +57,10 @@ def run(
     return adapt.adapt(r, base, sources, folder, teacher, **k)  # type: ignore[arg-type]
 
 
-def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adam", "soap"])
+def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Path, optimiser: str) -> None:
     base = random_model(2, 6)
-    r = recipe()
+    r = recipe(optimiser=optimiser, iterations=120 if optimiser == "soap" else 40)  # its first ten give the bases
     sources = find_sources(r, pictures, 2)
     assert len(sources.train) == 6
     assert not {p.name for p in sources.train} & {p.name for p in sources.judge}
