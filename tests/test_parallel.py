@@ -85,9 +85,10 @@ def curve(log: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if row["loss"] is not None}
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "soap"])
-def test_two_processes_train_what_one_does(work: Path, optimiser: str) -> None:
-    (work / "recipe.toml").write_text(f'optimiser = "{optimiser}"\n{RECIPE}')
+# SOAP at a rate of 2e-3 makes of gradients that differ by 1e-6 losses that differ by 1e-3; at this one, by 1e-4 (measured)
+@pytest.mark.parametrize(("optimiser", "rate"), [("adam", "2e-3"), ("soap", "2e-4")])
+def test_two_processes_train_what_one_does(work: Path, optimiser: str, rate: str) -> None:
+    (work / "recipe.toml").write_text(f'optimiser = "{optimiser}"\n{RECIPE.replace("2e-3", rate)}')
     run([*ALONE, *pretrain("one")], work)
     done = run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], work)
     one, two = (curve(work / name / "log.jsonl") for name in ("one", "two"))

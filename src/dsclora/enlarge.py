@@ -191,3 +191,22 @@ def enlarge(
 
     source = Source(rows, pixels.shape[0], pixels.shape[1], pixels.shape[2], alpha, pixels.dtype)
     return np.concatenate(list(strips(engine, source, border, tile)))
+
+
+def self_ensemble(upscale: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:
+    """Enlarge a picture in its eight orientations and take the mean (geometric self-ensemble, Lim et al. 2017).
+
+    Args:
+        upscale: (h, w, bands) to (h * scale, w * scale, bands), uint8 or uint16.
+        pixels: as `upscale` takes them.
+
+    Returns:
+        as `upscale` returns it, the mean of the eight rounded.
+    """
+    total: Any = 0
+    for turns in range(8):
+        turned = np.rot90(pixels[:, ::-1] if turns >= 4 else pixels, turns)
+        back = np.rot90(upscale(np.ascontiguousarray(turned)), -turns)
+        total = total + (back[:, ::-1] if turns >= 4 else back).astype(np.float32)
+    mean: Pixels = np.rint(total / 8).astype(pixels.dtype)
+    return mean

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines import open_engine
-from dsclora.enlarge import enlarge
+from dsclora.enlarge import enlarge, self_ensemble
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
@@ -98,9 +99,14 @@ def pretrain(
     def open_pictures() -> PairStore:
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say, sizes=recipe.sizes)
         if distilling and teacher is not None:
-            say(f"the teacher {teacher.name} enlarges the pictures, once")
+            ensemble = recipe.teacher_ensemble
+            say(f"the teacher {teacher.name} enlarges the pictures{', each in eight orientations,' if ensemble else ','} once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
-            store.add_teacher(teacher.fingerprint[:16], lambda lr: enlarge(teaching, lr, border="zero"))
+            upright = partial(enlarge, teaching, border="zero")
+            store.add_teacher(
+                teacher.fingerprint[:16] + "-ensemble" * ensemble,
+                partial(self_ensemble, upright) if ensemble else upright,
+            )
         return store
 
     try:

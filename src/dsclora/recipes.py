@@ -102,11 +102,14 @@ class PretrainRecipe(Training):
         network: what to train.
         sizes: every picture is taken once at each of these factors of its own size, 1.0 as it is: sharper and softer
             ones teach a network more than one camera's.
+        teacher_ensemble: the teacher enlarges every picture in its eight orientations, and the mean is what it teaches
+            (geometric self-ensemble), for eight times the wait before training.
         validate_every, checkpoint_every: iterations.
     """
 
     network: Network = Network()
     sizes: Annotated[list[Annotated[float, Field(ge=0.1, le=2.0)]], Field(min_length=1)] = [1.0]
+    teacher_ensemble: bool = False
     validate_every: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
 
