@@ -1,5 +1,6 @@
 """Pictures through an engine: no seams, no tint, no halo, whatever the tile."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import Nearest, Wide, photo
 from dsclora import span, zoo
 from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import Border, enlarge
+from dsclora.enlarge import Border, enlarge, self_ensemble
 from dsclora.weights import HALO, Model
 
 
@@ -54,6 +55,20 @@ def test_tiled_equals_whole_with_the_network(border: Border, bands: int, alpha: 
     assert whole.dtype == dtype
     assert whole.shape == (360, 524, bands)
     assert np.array_equal(whole, tiled)
+
+
+def test_self_ensemble_is_the_mean_of_eight_orientations() -> None:
+    upscale = partial(enlarge, Exact(zoo.load(zoo.DEFAULT)), border="zero")
+    pixels, eight = photo(20, 33, 3), []
+    for axes in ((), (0,), (1,), (0, 1)):
+        mirrored = np.flip(pixels, axes)
+        eight.append(np.flip(upscale(mirrored), axes))
+        eight.append(np.flip(upscale(mirrored.swapaxes(0, 1)).swapaxes(0, 1), axes))
+    made = self_ensemble(upscale, pixels)
+    assert made.dtype == np.uint8
+    assert np.array_equal(made, np.mean(eight, 0).round())
+    assert not np.array_equal(made, eight[0]), "the network is not the same from all sides"
+    assert np.array_equal(self_ensemble(upscale, np.rot90(pixels)), np.rot90(made))
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def curve(log: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if row["loss"] is not None}
 
 
-# SOAP at a rate of 2e-3 makes of gradients that differ by 1e-6 losses that differ by 1e-3; at this one, by 1e-4 (measured)
+# SOAP at 2e-3 makes of gradients that differ by 1e-6 losses that differ by 1e-3; at 2e-4, by 1e-4 (measured)
 @pytest.mark.parametrize(("optimiser", "rate"), [("adam", "2e-3"), ("soap", "2e-4")])
 def test_two_processes_train_what_one_does(work: Path, optimiser: str, rate: str) -> None:
     (work / "recipe.toml").write_text(f'optimiser = "{optimiser}"\n{RECIPE.replace("2e-3", rate)}')

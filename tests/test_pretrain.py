@@ -17,6 +17,7 @@ import torch
 
 from conftest import ROOT, photo, random_model, save
 from dsclora import fit, image, pretrain, recipes, span, weights
+from dsclora.enlarge import self_ensemble
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.pairs import find_pairs, open_store
 from dsclora.resize import imresize
@@ -215,6 +216,20 @@ def test_shares_make_up_the_batch(tmp_path: Path, folders: tuple[Path, Path]) ->
     whole, parts = store.batch(3, 4, 6, 16), [store.batch(3, 4, 6, 16, (k, 3)) for k in range(3)]
     for field in ("lr", "hr", "teacher"):
         assert np.array_equal(np.concatenate([getattr(part, field) for part in parts]), getattr(whole, field))
+
+
+def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    teacher = random_model(2, 8)
+    upright = span.as_function(span.from_model(teacher))
+    for ensemble in (False, True):
+        text = f"teacher_ensemble = {str(ensemble).lower()}\n{RECIPE}teacher_weight = 1.0\n"
+        pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / f"{ensemble}", teacher)
+        (kept,) = (tmp_path / f"{ensemble}" / "pictures").glob("teacher-*.u8")
+        lr = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").lr(0)
+        target = self_ensemble(upright, lr) if ensemble else upright(lr)
+        mistaken = np.abs(np.fromfile(kept, np.uint8, target.size).astype(int) - target.ravel())
+        assert mistaken.max() <= 1, "engines round differently"
+        assert (mistaken > 0).mean() < 0.01
 
 
 def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -100,7 +100,8 @@ def pretrain(
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say, sizes=recipe.sizes)
         if distilling and teacher is not None:
             ensemble = recipe.teacher_ensemble
-            say(f"the teacher {teacher.name} enlarges the pictures{', each in eight orientations,' if ensemble else ','} once")
+            ways = ", each in eight orientations" if ensemble else ""
+            say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
             upright = partial(enlarge, teaching, border="zero")
             store.add_teacher(
