@@ -20,7 +20,7 @@ demo: $(DEMO)/native  ## install the light half, enlarge the sample, show the re
 	$(DEMO)/bin/python scripts/demo.py
 
 test: $(VENV)/native  ## install what tests need and run them all
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal  # a test computes on one core
 
 check: lint types test  ## what CI runs
 
