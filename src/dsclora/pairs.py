@@ -228,8 +228,8 @@ class PairStore:
 
         With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
 
-        The targets are rounded to uint8 and made from the upright picture only, though no teacher is exactly
-        equivariant to flips. In return the teacher costs nothing during training.
+        The targets are rounded to uint8 and made from the upright picture only, though no teacher but a self-ensemble
+        is exactly equivariant to flips. In return the teacher costs nothing during training.
         """
         path = self._directory / f"teacher-{key}.u8"
         if not path.exists():
