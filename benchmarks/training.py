@@ -131,7 +131,7 @@ def ours(name: str, training: Training, recipe: recipes.PretrainRecipe, store: P
         begin = time.perf_counter()
         batch = first if name == "constant" else store.batch(0, number, stage.batch, patch)
         data = time.perf_counter() - begin
-        training.step(pretrain.loss_of(net, batch, stage, recipe.precision, device))
+        training.step(pretrain.loss_of(net, batch, stage, device))
         return data
 
     return lambda: step

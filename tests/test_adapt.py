@@ -34,9 +34,10 @@ def recipe(**changes: object) -> AdaptRecipe:
         "patch": 32,
         "learning_rate": 5e-3,
         "final_learning_rate": 1e-4,
+        "precision": "fp32",
     }
     stage |= {key: changes.pop(key) for key in list(changes) if key in Stage.model_fields}
-    content = {"lora": LORA, "stage": [stage], "ema": 0.9, "precision": "fp32", "validations": 4, **changes}
+    content = {"lora": LORA, "stage": [stage], "ema": 0.9, "validations": 4, **changes}
     return AdaptRecipe.model_validate(content)
 
 
@@ -83,6 +84,17 @@ def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Pa
     assert training["result"]["held_out"]["gain"] == pytest.approx(outcome.change.gain, abs=1e-4)
     assert training["data"]["pictures"] == 6
     assert {"recipe", "teacher", "base"} <= training.keys()
+
+
+def test_pictures_at_several_sizes(pictures: Path, tmp_path: Path) -> None:
+    for n in range(6):
+        save(tmp_path / "others" / f"o{n}.png", photo(64, 70, seed=20 + n))
+    r = recipe(sizes=[1.0, 0.5], iterations=2, patch=16)
+    outcome = run(r, random_model(2, 6), pictures, tmp_path / "run", guard=tmp_path / "others")
+    assert outcome.adapter.training["data"]["pictures"] == 6, "that many different ones"
+    for folder, count in (("pictures", 6), ("guard", 3)):
+        rows = json.loads((tmp_path / "run" / folder / "pairs.json").read_text())["lr"]
+        assert [row[1:] for row in rows] == [[32, 35], [16, 17]] * count
 
 
 def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
@@ -601,13 +613,13 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
 
 CLI_RECIPE = """
 ema = 0.9
-precision = "fp32"
 validations = 2
 [[lora]]
 convs = "upsampler.0"
 rank = 4
 alpha = 8.0
 [[stage]]
+precision = "fp32"
 iterations = 40
 batch = 4
 patch = 32

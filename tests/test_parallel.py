@@ -21,13 +21,13 @@ from dsclora.errors import UsageError
 RECIPE = """
 validate_every = 10
 checkpoint_every = 10
-precision = "fp32"
 [network]
 scale = 2
 channels = 6
 range = 1.0
 spread = 1.5
 [[stage]]
+precision = "fp32"
 iterations = 150
 batch = 4
 patch = 24
@@ -36,7 +36,6 @@ warmup = 4
 teacher_weight = 1.0
 """
 ADAPT = """
-precision = "fp32"
 validations = 6
 [[lora]]
 convs = "*"
@@ -45,6 +44,7 @@ alpha = 8
 [affinity]
 rows = 40
 [[stage]]
+precision = "fp32"
 iterations = 30
 batch = 8
 patch = 32

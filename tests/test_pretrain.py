@@ -26,13 +26,13 @@ RECIPE = """
 validate_every = 10
 checkpoint_every = 4
 ema = 0.9
-precision = "fp32"
 
 [network]
 scale = 2
 channels = 6
 
 [[stage]]
+precision = "fp32"
 iterations = 16
 batch = 2
 patch = 24
@@ -40,6 +40,7 @@ learning_rate = 2e-3
 warmup = 4
 
 [[stage]]
+precision = "fp32"
 iterations = 8
 batch = 2
 patch = 32
@@ -230,6 +231,17 @@ def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Pat
         mistaken = np.abs(np.fromfile(kept, np.uint8, target.size).astype(int) - target.ravel())
         assert mistaken.max() <= 1, "engines round differently"
         assert (mistaken > 0).mean() < 0.01
+
+
+def test_a_stage_has_its_own_precision(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    net = span.from_model(random_model(2, 8))
+    batch = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").batch(0, 0, 2, 16)
+    exact = (net(span.to_tensor(batch.lr)) - span.to_tensor(batch.hr)).abs().mean().item()
+    stages = [recipes.Stage.model_validate({"iterations": 1, "precision": precision}) for precision in ("fp32", "bf16")]
+    full, half = (pretrain.loss_of(net, batch, stage).item() for stage in stages)
+    assert full == pytest.approx(exact, rel=1e-6)
+    assert half == pytest.approx(exact, rel=1e-2)
+    assert abs(half - exact) > 1e-5 * exact
 
 
 def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -415,10 +415,12 @@ def _open_stores(
         reduced_by=json.dumps([recipe.seed, recipe.model_dump(include={"degrade"})]) if reduce else "",
         copies=recipe.copies if reduce else 1,
         window=sources.windows[0],
+        sizes=recipe.sizes,
     )
     if not sources.guard:
         return store, None
-    return store, open_store(sources.guard, scale, folder / "guard", say, window=sources.windows[1])
+    guard = folder / "guard"
+    return store, open_store(sources.guard, scale, guard, say, window=sources.windows[1], sizes=recipe.sizes)
 
 
 def _shrink_patches(

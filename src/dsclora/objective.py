@@ -69,7 +69,7 @@ class Objective:
             batches.append(self._guard.batch(seed + 1, step, guards, patch, share))
         lr = span.to_tensor(np.concatenate([b.lr for b in batches]), self._device)
         count = len(own.lr)
-        sr, features = self._run(net, lr, bool(stage.affinity_weight))
+        sr, features = self._run(net, lr, stage)
         terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span.to_tensor(own.hr, self._device))}
 
         alone = bool(guards) and not (self._recipe.teach_own and stage.teacher_weight)
@@ -80,7 +80,7 @@ class Objective:
         if live and (stage.teacher_weight or stage.affinity_weight or guards):
             assert self._teacher is not None
             with torch.no_grad():
-                target, wanted = self._run(self._teacher, lr[part], bool(stage.affinity_weight))
+                target, wanted = self._run(self._teacher, lr[part], stage)
         elif cached:
             target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:
@@ -103,17 +103,16 @@ class Objective:
         generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
         return torch.randperm(positions, generator=generator)[:wanted].to(self._device)
 
-    def _run(self, net: nn.Module, lr: Tensor, tapped: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, net: nn.Module, lr: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         features: dict[str, Tensor] = {}
 
         def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
             features[name] = output[0] if isinstance(output, tuple) else output
 
-        hooks = [
-            net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in (self._taps if tapped else ())
-        ]
+        taps = self._taps if stage.affinity_weight else []
+        hooks = [net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in taps]
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
                 sr = net(lr).float()
         finally:
             for hook in hooks:

@@ -131,7 +131,7 @@ def pretrain(
 
     def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
-        return loss_of(running, batch, stage, recipe.precision, device)
+        return loss_of(running, batch, stage, device)
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
@@ -182,19 +182,16 @@ def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Te
     return torch.compile(net, mode="reduce-overhead" if kind == "cuda" else None, dynamic=False)
 
 
-def loss_of(
-    net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, precision: str, device: torch.device | str = "cpu"
-) -> Tensor:
+def loss_of(net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, device: torch.device | str = "cpu") -> Tensor:
     """Of a batch: the distance to the originals and to the teacher's pictures, with the stage's weights; a scalar.
 
     Args:
         net: any form, on the device.
         batch: patches.
-        stage: its loss and weights count.
-        precision: "fp32" or "bf16", of the activations.
+        stage: its loss, weights and precision count.
         device: to compute on.
     """
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=stage.precision == "bf16"):
         sr = net(span.to_tensor(batch.lr, device)).float()
     value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr, device))
     if batch.teacher is not None and stage.teacher_weight:

@@ -75,13 +75,14 @@ def quantize(
         raise RecipeError("quantize copies the base: leave out degrade and affinity_weight")
     if not resume and not overwrite and (folder / "checkpoint.pt").exists():
         raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
-    recipe = recipe.model_copy(update={"precision": "fp32"})  # what it is trained in: so the header says
+    stages = [stage.model_copy(update={"precision": "fp32"}) for stage in recipe.stages]
+    recipe = recipe.model_copy(update={"stages": stages})  # what it is trained in: so the header says
     protocol = metrics.protocol("classic-y", base.scale)
     validation = list(read_for_validation(find_pairs(valid, base.scale), base.scale, protocol.border))
     try:
         if not resume:  # what an interrupted start leaves must not be taken for this run's
             (folder / "checkpoint.pt").unlink(missing_ok=True)
-        store = open_store(find_pairs(train, base.scale), base.scale, folder / "pictures", say)
+        store = open_store(find_pairs(train, base.scale), base.scale, folder / "pictures", say, sizes=recipe.sizes)
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 
