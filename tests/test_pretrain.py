@@ -95,8 +95,8 @@ def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     recipe = load(tmp_path, text)
     with pytest.raises(RecipeError, match="name a teacher"):
         pretrain.pretrain(recipe, *folders, tmp_path / "a")
-    with pytest.raises(RecipeError, match="teacher enlarges x3"):
-        pretrain.pretrain(recipe, *folders, tmp_path / "a", random_model(3))
+    with pytest.raises(RecipeError, match="teacher enlarges x1 only, the recipe asks for x2"):
+        pretrain.pretrain(recipe, *folders, tmp_path / "a", random_model(1))
     outcome = pretrain.pretrain(recipe, *folders, tmp_path / "a", teacher)
     assert outcome.model.training["teacher_sha256"] == teacher.sha256
     alone = pretrain.pretrain(load(tmp_path, RECIPE), *folders, tmp_path / "b")
@@ -231,6 +231,18 @@ def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Pat
         mistaken = np.abs(np.fromfile(kept, np.uint8, target.size).astype(int) - target.ravel())
         assert mistaken.max() <= 1, "engines round differently"
         assert (mistaken > 0).mean() < 0.01
+
+
+def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    teacher = random_model(3, 8)
+    pretrain.pretrain(load(tmp_path, f"{RECIPE}teacher_weight = 1.0\n"), *folders, tmp_path / "run", teacher)
+    (kept,) = (tmp_path / "run" / "pictures").glob("teacher-*.u8")
+    lr = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").lr(0)
+    wanted = imresize(span.as_function(span.from_model(teacher))(lr), 2 / 3)
+    assert wanted.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
+    mistaken = np.abs(np.fromfile(kept, np.uint8, wanted.size).astype(int) - wanted.ravel())
+    assert mistaken.max() <= 1, "engines round differently"
+    assert (mistaken > 0).mean() < 0.01
 
 
 def test_a_stage_has_its_own_precision(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -338,7 +338,7 @@ def pretrain(
     train: Annotated[Path, typer.Option("--train", help="Folder of HR pictures to train on.")],
     valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="A larger model of the same scale, for pixel distillation.")
+        str | None, typer.Option("--teacher", help="A larger model of this scale or above, for pixel distillation.")
     ] = None,
     start: Annotated[
         str | None, typer.Option("--start", help="Begin with this model's weights: of the same width, any scale.")

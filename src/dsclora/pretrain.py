@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
-from dsclora.engines import open_engine
+from dsclora.engines import Engine, open_engine
 from dsclora.enlarge import enlarge, self_ensemble
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
+from dsclora.resize import imresize
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def pretrain(
         recipe: what to do.
         train, valid: folders of HR pictures. The best weights are chosen by PSNR on `valid`.
         output: folder for the model, the checkpoint, the log and the decoded pictures.
-        teacher: a larger model of the same scale, for the recipe's `teacher_weight`.
+        teacher: a larger model for the recipe's `teacher_weight`, of the same scale or a larger one: then its pictures
+            are reduced.
         start: begin with this model's weights, `span.expand`ed, instead of fresh ones: of the same width, any scale.
         resume: go on from `output/checkpoint.pt`.
         device: to train on. Under `torchrun`, call it inside `parallel.joined`.
@@ -75,8 +77,8 @@ def pretrain(
     distilling = any(stage.teacher_weight for stage in recipe.stages)
     if distilling and teacher is None:
         raise RecipeError("the recipe has a teacher_weight: name a teacher with --teacher")
-    if teacher is not None and teacher.scale != recipe.network.scale:
-        raise RecipeError(f"the teacher enlarges x{teacher.scale}, the recipe asks for x{recipe.network.scale}")
+    if teacher is not None and teacher.scale < recipe.network.scale:
+        raise RecipeError(f"the teacher enlarges x{teacher.scale} only, the recipe asks for x{recipe.network.scale}")
     if start is not None and start.channels != recipe.network.channels:
         raise RecipeError(f"{start.name} has {start.channels} channels, the recipe asks for {recipe.network.channels}")
     if start is not None and start.mean != weights.SPAN_MEAN:
@@ -103,7 +105,7 @@ def pretrain(
             ways = ", each in eight orientations" if ensemble else ""
             say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
-            upright = partial(enlarge, teaching, border="zero")
+            upright = partial(_enlarged, teaching, scale)
             store.add_teacher(
                 teacher.fingerprint[:16] + "-ensemble" * ensemble,
                 partial(self_ensemble, upright) if ensemble else upright,
@@ -167,6 +169,14 @@ def pretrain(
     if parallel.rank() == 0:
         weights.write(path, model, overwrite=True)
     return Outcome(model, path, psnr)
+
+
+def _enlarged(teacher: Engine, scale: int, lr: Uint8) -> Uint8:
+    """A teacher's picture, reduced where its scale is larger."""
+    made = enlarge(teacher, lr, border="zero")
+    if teacher.scale > scale:
+        made = imresize(made, scale / teacher.scale)
+    return made[: lr.shape[0] * scale, : lr.shape[1] * scale]  # 3 * (2 / 3) may be more than 2
 
 
 def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
