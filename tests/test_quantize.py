@@ -138,6 +138,12 @@ def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path) -> None:
     assert again.trained == outcome.trained
 
 
+def test_the_optimiser_is_the_recipes(tmp_path: Path) -> None:
+    quantize(RECIPE.model_copy(update={"optimiser": "soap"}), random_model(), *pictures(tmp_path), tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert any("factor0" in state for state in saved["optimiser"]["state"].values())
+
+
 def test_the_bundled_adapter_holds(tmp_path: Path) -> None:
     added = zoo.load_adapter("span-x4-int8")
     merged = adapter.merge(zoo.load("span-x4"), [(added, 1.0)])

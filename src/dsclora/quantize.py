@@ -122,6 +122,7 @@ def quantize(
         loss,
         score,
         folder,
+        method=recipe.optimiser,
         ema=min(recipe.ema, 1 - 10 / max(20, steps)),
         clip=recipe.clip,
         validate_every=every,

@@ -58,8 +58,8 @@ class Stage(_Strict):
         hr_weight: of the distance to the original (L_rec).
         teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
         affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
-        precision: of activations; weights and optimiser are float32 always. bf16 takes half the time, and its rounding
-            is noise at 55 to 60 dB: where pictures are at 35 dB and more, end in fp32.
+        precision: of activations; weights and optimiser are float32 always. bf16 takes half the time and costs nothing:
+            1,200 more steps of span-x2 ended level in both (measured: experiments/README.md).
     """
 
     iterations: Annotated[int, Field(ge=1)]
