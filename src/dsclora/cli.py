@@ -886,10 +886,10 @@ def profile(
             f"{row['activations'] / 1e6:8.2f} {row['convs']:5} {row['latency_ms']:8.1f} {spread:>15} "
             f"{row['peak_mb'] or math.nan:6.0f}"
         )
+    print("MACs as fvcore counts them (one per multiply-add, convs without biases; FLOPs are twice that)")
     print(
-        "MACs as fvcore counts them (one per multiply-add, convs without biases; FLOPs are twice that); activations: "
+        f"activations: what convs put out; ms: median of {runs}; " + ", ".join(f"{k} {v}" for k, v in spelled.items())
     )
-    print(f"what convs put out; ms: median of {runs}; " + ", ".join(f"{k} {v}" for k, v in spelled.items()))
 
 
 def _print_challenge(rules: Any, entries: list[Any]) -> None:
