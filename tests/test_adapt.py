@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from conftest import ROOT, photo, random_model, save
 from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
 from dsclora.degrade import degrade
+from dsclora.engines import open_engine
+from dsclora.enlarge import enlarge_by
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.objective import Objective
 from dsclora.pairs import Uint8, find_pairs, open_store, read_pair
@@ -130,15 +133,43 @@ def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
     assert enlarged.max() > 3000, "of a tap that is larger than LR, all of it"
 
 
-def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path, scale: int) -> None:
     """What the teacher makes of a whole picture and of a patch of it differs near the patch's edges alone."""
-    base, teacher = random_model(2, 6), random_model(2, 8, seed=1)
+    base, teacher = random_model(2, 6), random_model(scale, 8, seed=1)
     r = recipe(teacher_weight=1.0)
     net = convlora.attach(span.from_model(base))
     cached = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
     live = Objective(r, cached, None, span.from_model(teacher)).terms(net, r.stages[0], 0)["ts"].item()
-    cached.add_teacher("t", span.as_function(span.from_model(teacher)))
+    cached.add_teacher("t", partial(enlarge_by, open_engine(teacher, threads=1), 2))
     assert Objective(r, cached).terms(net, r.stages[0], 0)["ts"].item() == pytest.approx(live, rel=0.3)
+
+
+def test_a_live_teacher_of_a_larger_scale_is_reduced_as_by_matlab(tmp_path: Path) -> None:
+    net, teacher = (span.from_model(zoo.load(name)) for name in ("span-x2", "span-x4"))
+    save(tmp_path / "HR" / "noise.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    store = open_store(find_pairs(tmp_path / "HR", 2), 2, tmp_path / "store")
+    r = recipe(teacher_weight=1.0)
+    live = Objective(r, store, None, teacher).terms(net, r.stages[0], 0)["ts"].item()
+    lr = store.batch(r.seed, 0, r.stages[0].batch, r.stages[0].patch // 2).lr
+    made = np.stack([imresize(span.as_function(teacher)(x.transpose(1, 2, 0)), 0.5) for x in lr]) / 255
+    wanted = np.abs(net(span.to_tensor(lr)).detach().permute(0, 2, 3, 1).numpy() - made).mean()
+    assert live == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_teacher_of_a_larger_scale(pictures: Path, tmp_path: Path) -> None:
+    """Its features are as large as those of the base, and where there is a budget of time it may be asked live."""
+    run(
+        recipe(teacher_weight=1.0, affinity_weight=1.0, iterations=2),
+        random_model(2, 6),
+        pictures,
+        tmp_path / "a",
+        random_model(3, 8),
+    )
+    r = recipe(teacher_weight=1.0, iterations=20)
+    run(r, random_model(2, 6), pictures, tmp_path / "cached", random_model(4, 8))
+    (kept,) = (tmp_path / "cached" / "pictures").glob("teacher-*.u8")
+    assert kept.stat().st_size == (tmp_path / "cached" / "pictures" / "hr.u8").stat().st_size
 
 
 def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
@@ -235,7 +266,7 @@ def test_what_is_wrong_is_said_before_any_picture_is_looked_at(tmp_path: Path) -
     (tmp_path / "run" / "checkpoint.pt").touch()
     for r, against, reason in (
         (recipe(teach_own=True), None, "the base cannot teach itself"),
-        (recipe(), random_model(3), "the teacher enlarges x3"),
+        (recipe(), random_model(1), "the teacher enlarges x1 only"),
         (recipe(affinity_weight=1, affinity={"taps": ["block_7"]}), teacher, "block_7 is not a module"),
     ):
         with pytest.raises(RecipeError, match=reason):
@@ -451,7 +482,7 @@ def test_a_recipe_that_does_not_fit(pictures: Path, tmp_path: Path) -> None:
     base, teacher = random_model(2, 6), random_model(2, 8)
     for r, against, reason in (
         (recipe(lora=[Lora(convs="nothing*", rank=1, alpha=1)]), None, "no conv is called 'nothing"),
-        (recipe(), random_model(3), "the teacher enlarges x3, the base x2"),
+        (recipe(), random_model(1), "the teacher enlarges x1 only, the base x2"),
         (recipe(hr_weight=0, teacher_weight=1), None, "name a teacher"),
         (recipe(affinity_weight=1, affinity={"taps": ["block_7"]}), teacher, "block_7 is not a module"),
         (recipe(affinity_weight=1, lora=LORA[1:]), teacher, "no SConvLB"),
@@ -673,7 +704,7 @@ def test_wrong_usage(pictures: Path, model_file: Path, tmp_path: Path) -> None:
         (["--minutes", 1, "--iterations", 5], "exclude each other"),
         (["--minutes", -1], "must be positive"),
         (["--recipe", tmp_path / "none.toml"], "cannot be read"),
-        (["--base", model_file, "--teacher", "span-x4"], "the teacher enlarges x4"),
+        (["--base", "span-x4", "--teacher", model_file], "the teacher enlarges x2 only"),
     ):
         done = cli(pictures, "-o", tmp_path / "x.safetensors", *arguments)
         assert done.returncode == 2

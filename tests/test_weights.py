@@ -264,4 +264,5 @@ def test_the_model_that_suits() -> None:
         added = zoo.load_adapter(name)
         assert zoo.suited(1, added) == added.training["base"], "the adapter decides"
     assert zoo.teacher_of("a file") is None
-    assert zoo.teacher_of("span-x4") == "span-x4-wide"
+    assert zoo.teacher_of("span-x4-wide") is None
+    assert {zoo.teacher_of(f"span-x{scale}") for scale in (2, 3, 4)} == {"span-x4-wide"}

@@ -19,7 +19,7 @@ from dsclora import adapter as adapters
 from dsclora import convlora, files, fit, metrics, parallel, span, weights
 from dsclora.degrade import degrade
 from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import enlarge
+from dsclora.enlarge import enlarge, enlarge_by
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
@@ -135,8 +135,8 @@ def adapt(
         base: stays as it is.
         sources: from `sources.find_sources`.
         folder: for the checkpoint, the logs and the decoded pictures.
-        teacher: of the base's scale and any width. Without one there is no distillation; with guard pictures, the base
-            is the teacher.
+        teacher: of any width, of the base's scale or a larger one: then its pictures are reduced. Without one there is
+            no distillation; with guard pictures, the base is the teacher.
         minutes: shortens or lengthens the recipe's stages so that this function takes about that long, by the speed
             that is measured at the start.
         iterations: the same, by count.
@@ -347,8 +347,8 @@ def judge(
 
 def _suited(recipe: AdaptRecipe, base: weights.Model, teacher: weights.Model | None, guarded: bool) -> AdaptRecipe:
     """Check a recipe against what is there; without a teacher its distillation terms are left out."""
-    if teacher is not None and teacher.scale != base.scale:
-        raise RecipeError(f"the teacher enlarges x{teacher.scale}, the base x{base.scale}")
+    if teacher is not None and teacher.scale < base.scale:
+        raise RecipeError(f"the teacher enlarges x{teacher.scale} only, the base x{base.scale}")
     if guarded and any(not stage.hr_weight or stage.batch < 2 for stage in recipe.stages):
         raise RecipeError("with a guard every stage needs an hr_weight, and a batch of 2 or more to share with it")
     guards = [guard_patches(stage.batch, recipe.guard_share) if guarded else 0 for stage in recipe.stages]
@@ -451,7 +451,7 @@ def _teach(
     for target in asked:
         plainly = undegraded and target is store
         name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
-        target.add_teacher(name, partial(enlarge, engine, border="zero"), plainly)
+        target.add_teacher(name, partial(enlarge_by, engine, target.scale), plainly)
 
 
 def _is_cached(

@@ -421,8 +421,8 @@ def adapt(
         str | None,
         typer.Option(
             "--teacher",
-            help="A stronger model of the same scale, any width, to distil from. "
-            "Default: with --guard and a bundled base, its wider sister, if there is one.",
+            help="A stronger model of this scale or a larger one, any width, to distil from. "
+            "Default: with --guard and a bundled base, span-x4-wide.",
         ),
     ] = None,
     output: Annotated[

@@ -11,6 +11,7 @@ from dsclora import tiles
 from dsclora.engines import Engine
 from dsclora.errors import OutOfMemoryError
 from dsclora.image import Pixels
+from dsclora.resize import imresize
 
 Border = Literal["reflect", "zero"]
 
@@ -191,6 +192,23 @@ def enlarge(
 
     source = Source(rows, pixels.shape[0], pixels.shape[1], pixels.shape[2], alpha, pixels.dtype)
     return np.concatenate(list(strips(engine, source, border, tile)))
+
+
+def enlarge_by(engine: Engine, scale: int, lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What a teacher makes of a picture, reduced where its scale is larger than the one asked for.
+
+    Args:
+        engine: of that scale or a larger one.
+        scale: asked for.
+        lr: (h, w, 3).
+
+    Returns:
+        (h * scale, w * scale, 3).
+    """
+    made = enlarge(engine, lr, border="zero")
+    if engine.scale > scale:
+        made = imresize(made, scale / engine.scale)
+    return made[: lr.shape[0] * scale, : lr.shape[1] * scale]  # 3 * (2 / 3) may be more than 2
 
 
 def self_ensemble(upscale: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dsclora import losses, parallel, span
 from dsclora.pairs import PairStore
@@ -36,7 +37,8 @@ class Objective:
         recipe: weights and the rest.
         store: pictures to train on.
         guard: pictures of other kinds, or None.
-        teacher: frozen; None for no distillation, or where all its pictures are in the stores.
+        teacher: frozen, of the stores' scale or a larger one; None for no distillation, or where all its pictures are
+            in the stores.
         taps: names of the modules whose features are compared.
         device: to compute on.
     """
@@ -81,6 +83,10 @@ class Objective:
             assert self._teacher is not None
             with torch.no_grad():
                 target, wanted = self._run(self._teacher, lr[part], stage)
+            if target.shape[-1] > sr.shape[-1]:  # of a teacher of a larger scale
+                target = functional.interpolate(
+                    target, size=sr.shape[-2:], mode="bicubic", antialias=True
+                )  # MATLAB's kernel
         elif cached:
             target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:

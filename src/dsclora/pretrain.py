@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
-from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import enlarge, self_ensemble
+from dsclora.engines import open_engine
+from dsclora.enlarge import enlarge_by, self_ensemble
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
-from dsclora.resize import imresize
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def pretrain(
             ways = ", each in eight orientations" if ensemble else ""
             say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
-            upright = partial(_enlarged, teaching, scale)
+            upright = partial(enlarge_by, teaching, scale)
             store.add_teacher(
                 teacher.fingerprint[:16] + "-ensemble" * ensemble,
                 partial(self_ensemble, upright) if ensemble else upright,
@@ -169,14 +168,6 @@ def pretrain(
     if parallel.rank() == 0:
         weights.write(path, model, overwrite=True)
     return Outcome(model, path, psnr)
-
-
-def _enlarged(teacher: Engine, scale: int, lr: Uint8) -> Uint8:
-    """A teacher's picture, reduced where its scale is larger."""
-    made = enlarge(teacher, lr, border="zero")
-    if teacher.scale > scale:
-        made = imresize(made, scale / teacher.scale)
-    return made[: lr.shape[0] * scale, : lr.shape[1] * scale]  # 3 * (2 / 3) may be more than 2
 
 
 def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
