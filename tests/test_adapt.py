@@ -158,7 +158,7 @@ def test_a_live_teacher_of_a_larger_scale_is_reduced_as_by_matlab(tmp_path: Path
 
 
 def test_a_teacher_of_a_larger_scale(pictures: Path, tmp_path: Path) -> None:
-    """Its features are as large as those of the base, and where there is a budget of time it may be asked live."""
+    """Live where features are asked for: they are as large as the base's. Else its reduced pictures are kept."""
     run(
         recipe(teacher_weight=1.0, affinity_weight=1.0, iterations=2),
         random_model(2, 6),

@@ -19,7 +19,7 @@ from dsclora import adapter as adapters
 from dsclora import convlora, files, fit, metrics, parallel, span, weights
 from dsclora.degrade import degrade
 from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import enlarge, enlarge_by
+from dsclora.enlarge import enlarge_by
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
@@ -472,7 +472,7 @@ def _is_cached(
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
         return pixels <= factor * sum(areas)
     sample = stores[0].lr(0)[:128, :128]
-    return _seconds(lambda: enlarge(teacher, sample, border="zero")) * pixels / (sample.size / 3) <= seconds / 3
+    return _seconds(lambda: enlarge_by(teacher, scale, sample)) * pixels / (sample.size / 3) <= seconds / 3
 
 
 def _plan(

@@ -83,10 +83,8 @@ class Objective:
             assert self._teacher is not None
             with torch.no_grad():
                 target, wanted = self._run(self._teacher, lr[part], stage)
-            if target.shape[-1] > sr.shape[-1]:  # of a teacher of a larger scale
-                target = functional.interpolate(
-                    target, size=sr.shape[-2:], mode="bicubic", antialias=True
-                )  # MATLAB's kernel
+            if target.shape[-1] > sr.shape[-1]:  # of a teacher of a larger scale; reduced with MATLAB's kernel
+                target = functional.interpolate(target, size=sr.shape[-2:], mode="bicubic", antialias=True)
         elif cached:
             target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:
