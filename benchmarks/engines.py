@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from rivals import BYTES, OTHER_NETWORKS, PACKAGES, RIVALS
 
-from dsclora.engines import RUNTIMES
+from dsclora.engines import RUNTIMES, bf16_on_cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.1  # s
@@ -76,9 +76,11 @@ def here(engine: str) -> bool:
     """Whether it can be run; if not, that is said."""
     usable = {runtime.name: runtime.usable for runtime in RUNTIMES}
     usable |= {name: bool(find_spec(PACKAGES.get(name, name))) for name in RIVALS}
-    if usable[engine.partition(":")[0]]:
+    name, _, precision = engine.partition(":")
+    why = "it is not installed" if not usable[name] else "this processor has no bf16"
+    if usable[name] and (precision != "bf16" or bf16_on_cpu()):
         return True
-    print(f"{engine} is left out: it is not installed", file=sys.stderr)
+    print(f"{engine} is left out: {why}", file=sys.stderr)
     return False
 
 

@@ -1,5 +1,6 @@
 """One conformance suite for every engine, against the network in float64."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import torch
 
 from conftest import photo, random_model
-from dsclora import span, weights
+from dsclora import engines, span, weights
 from dsclora.engines import RUNTIMES, Engine, Runtime, choose, open_engine
 from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
 from dsclora.weights import Model
 
+CPUINFO = Path("/proc/cpuinfo")
 NAMES = [
     pytest.param(r.name, marks=pytest.mark.skipif(not r.usable, reason=f"{r.name} is not here: {r.install}"))
     for r in RUNTIMES
@@ -101,8 +103,9 @@ def test_receptive_radius_is_the_halo(model: Model) -> None:
     assert (int(rows.min()), int(rows.max())) == (30 - weights.HALO, 30 + weights.HALO)
 
 
-def test_bf16_is_near(model: Model) -> None:
+def test_bf16_is_near(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = photo(24, 24).transpose(2, 0, 1)[None]
+    monkeypatch.setattr(engines, "bf16_on_cpu", lambda: True)  # both run it on any processor, slowly or as fp32
     for name in ("openvino", "torch"):
         made = open_engine(model, name, "bf16")(batch)
         assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
@@ -111,9 +114,22 @@ def test_bf16_is_near(model: Model) -> None:
             open_engine(model, name, "bf16")
 
 
+@pytest.mark.skipif(not CPUINFO.exists(), reason="the system does not tell what the processor has")
+def test_bf16_is_what_the_processor_says() -> None:
+    flags = set(CPUINFO.read_text().split())
+    assert engines.bf16_on_cpu() == bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert span.trains_in_bf16(torch.device("cpu")) == ("avx512_bf16" in flags)
+
+
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose().name == ("native" if RUNTIMES[0].usable else "openvino")
+    monkeypatch.setattr(engines, "bf16_on_cpu", lambda: True)
     assert choose(precision="bf16").name == "openvino"
+    monkeypatch.setattr(engines, "bf16_on_cpu", lambda: False)
+    for name in ("auto", "openvino", "torch"):
+        with pytest.raises(EngineError, match="does not compute in bf16; take fp32"):
+            choose(name, precision="bf16")
+    assert choose("torch", "cuda", "bf16").name == "torch"
     assert choose(device="cuda").name == "torch"
     with pytest.raises(EngineError, match="unknown engine"):
         choose("tensorrt")

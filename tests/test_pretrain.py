@@ -256,6 +256,18 @@ def test_a_stage_has_its_own_precision(tmp_path: Path, folders: tuple[Path, Path
     assert abs(half - exact) > 1e-5 * exact
 
 
+def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        for precision, half in (("auto", has), ("bf16", True), ("fp32", False)):
+            with span.arithmetic(precision, torch.device("cpu")):
+                assert torch.is_autocast_enabled("cpu") == half
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch
+    assert not span.trains_in_bf16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert not span.trains_in_bf16(torch.device("cuda")), "a GPU that emulates it"
+
+
 def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     plain = open_store(find_pairs(folders[0], 2), 2, tmp_path / "plain")
     store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store", sizes=[1.0, 0.5])

@@ -45,7 +45,8 @@ EngineOption = Annotated[
     typer.Option("--engine", help="Runtime; see `dsclora doctor`."),
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "bf16"], typer.Option("--precision", help="bf16 is faster and costs about 0.01 dB.")
+    Literal["fp32", "bf16"],
+    typer.Option("--precision", help="bf16 costs about 0.01 dB; faster than fp32, but than the native engine's."),
 ]
 DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option("--device", help="cuda and mps need PyTorch.")]
 TrainDeviceOption = Annotated[

@@ -116,7 +116,7 @@ class Objective:
         taps = self._taps if stage.affinity_weight else []
         hooks = [net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in taps]
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
+            with span.arithmetic(stage.precision, self._device):
                 sr = net(lr).float()
         finally:
             for hook in hooks:

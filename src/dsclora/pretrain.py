@@ -192,7 +192,7 @@ def loss_of(net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, device:
         stage: its loss, weights and precision count.
         device: to compute on.
     """
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=stage.precision == "bf16"):
+    with span.arithmetic(stage.precision, torch.device(device)):
         sr = net(span.to_tensor(batch.lr, device)).float()
     value = stage.hr_weight * losses.distance(stage.loss, sr, span.to_tensor(batch.hr, device))
     if batch.teacher is not None and stage.teacher_weight:

@@ -58,8 +58,9 @@ class Stage(_Strict):
         hr_weight: of the distance to the original (L_rec).
         teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
         affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
-        precision: of activations; weights and optimiser are float32 always. bf16 takes half the time and costs nothing:
-            1,200 more steps of span-x2 ended level in both (measured: experiments/README.md).
+        precision: of activations; weights and optimiser are float32 always. "auto" is bf16 where the processor or the
+            GPU computes in it: that takes half the time and costs nothing (1,200 more steps of span-x2 ended level in
+            both), and elsewhere it takes ten times as long (measured: experiments/README.md).
     """
 
     iterations: Annotated[int, Field(ge=1)]
@@ -72,7 +73,7 @@ class Stage(_Strict):
     hr_weight: Annotated[float, Field(ge=0)] = 1.0
     teacher_weight: Annotated[float, Field(ge=0)] = 0.0
     affinity_weight: Annotated[float, Field(ge=0)] = 0.0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class Training(_Strict):
