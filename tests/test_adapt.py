@@ -19,7 +19,7 @@ from conftest import ROOT, photo, random_model, save
 from dsclora import adapt, adapter, convlora, fit, losses, metrics, page, recipes, span, weights, zoo
 from dsclora.degrade import degrade
 from dsclora.engines import open_engine
-from dsclora.enlarge import enlarge_by
+from dsclora.enlarge import enlarge_by, self_ensemble
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.objective import Objective
 from dsclora.pairs import Uint8, find_pairs, open_store, read_pair
@@ -170,6 +170,22 @@ def test_a_teacher_of_a_larger_scale(pictures: Path, tmp_path: Path) -> None:
     run(r, random_model(2, 6), pictures, tmp_path / "cached", random_model(4, 8))
     (kept,) = (tmp_path / "cached" / "pictures").glob("teacher-*.u8")
     assert kept.stat().st_size == (tmp_path / "cached" / "pictures" / "hr.u8").stat().st_size
+
+
+def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_path: Path) -> None:
+    teacher = random_model(2, 8, seed=1)
+    r = recipe(teacher_weight=1.0, iterations=2, teacher_ensemble=True)
+    run(r, random_model(2, 6), pictures, tmp_path / "run", teacher)
+    (kept,) = (tmp_path / "run" / "pictures").glob("teacher-*.u8")  # though to teach live would be less work
+    sources = find_sources(r, pictures, 2)
+    lr = open_store(sources.train, 2, tmp_path / "run" / "pictures", window=sources.windows[0]).lr(0)
+    target = self_ensemble(span.as_function(span.from_model(teacher)), lr)
+    mistaken = np.abs(np.fromfile(kept, np.uint8, target.size).astype(int) - target.ravel())
+    assert mistaken.max() <= 1, "engines round differently"
+    assert (mistaken > 0).mean() < 0.01
+    r = recipe(teacher_weight=1.0, affinity_weight=1.0, teacher_ensemble=True)
+    with pytest.raises(RecipeError, match="leave out teacher_ensemble"):
+        adapt.check(r, random_model(2, 6), tmp_path / "other", teacher)
 
 
 def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:

@@ -189,8 +189,9 @@ def adapt(
                 lambda: plan.cached if plan else _is_cached(recipe, enlarging, asked, undegraded, left, factor)
             )
             if cached:
-                say(f"the teacher {teacher.name} enlarges the pictures, once")
-                parallel.in_turns(partial(_teach, enlarging, teacher, store, asked, undegraded))
+                ways = ", each in eight orientations" if recipe.teacher_ensemble else ""
+                say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
+                parallel.in_turns(partial(_teach, recipe, enlarging, teacher, store, asked, undegraded))
         if plan is None:
             validations = recipe.validations
             if end is not None:
@@ -380,6 +381,8 @@ def _check_taps(
 ) -> None:
     if not any(stage.affinity_weight for stage in recipe.stages):
         return
+    if recipe.teacher_ensemble:
+        raise RecipeError("affinity_weight: the mean of eight orientations has no features; leave out teacher_ensemble")
     if recipe.degrade and (recipe.teach_own or not guarded):
         raise RecipeError(
             "affinity_weight: features of degraded pictures teach nothing; leave it out, or add a guard (not teach_own)"
@@ -445,13 +448,15 @@ def _shrink_patches(
 
 
 def _teach(
-    engine: Engine, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore], undegraded: bool
-) -> None:
+    recipe: AdaptRecipe, engine: Engine, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore],
+    undegraded: bool,
+) -> None:  # fmt: skip
     """Let the teacher enlarge the pictures of stores, once."""
+    ensemble = recipe.teacher_ensemble
     for target in asked:
         plainly = undegraded and target is store
-        name = teacher.fingerprint[:16] + ("-undegraded" if plainly else "")
-        target.add_teacher(name, partial(enlarge_by, engine, target.scale), plainly)
+        name = teacher.fingerprint[:16] + "-ensemble" * ensemble + "-undegraded" * plainly
+        target.add_teacher(name, partial(enlarge_by, engine, target.scale, ensemble=ensemble), plainly)
 
 
 def _is_cached(
@@ -460,10 +465,10 @@ def _is_cached(
 ) -> bool:  # fmt: skip
     """Whether the teacher enlarges the stores' pictures once, instead of the patches of every step.
 
-    It does where it must see the pictures undegraded; where there is a budget of time, if it takes no more than a third
-    of it; else, if the patches are more work.
+    It does where it must see the pictures undegraded or in eight orientations; where there is a budget of time, if it
+    takes no more than a third of it; else, if the patches are more work.
     """
-    if undegraded:
+    if undegraded or recipe.teacher_ensemble:
         return True
     if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False

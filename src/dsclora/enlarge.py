@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -194,17 +195,22 @@ def enlarge(
     return np.concatenate(list(strips(engine, source, border, tile)))
 
 
-def enlarge_by(engine: Engine, scale: int, lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def enlarge_by(
+    engine: Engine, scale: int, lr: npt.NDArray[np.uint8], *, ensemble: bool = False
+) -> npt.NDArray[np.uint8]:
     """What a teacher makes of a picture, reduced where its scale is larger than the one asked for.
 
     Args:
         engine: of that scale or a larger one.
         scale: asked for.
         lr: (h, w, 3).
+        ensemble: the mean of eight orientations, `self_ensemble`.
 
     Returns:
         (h * scale, w * scale, 3).
     """
+    if ensemble:
+        return self_ensemble(partial(enlarge_by, engine, scale), lr)
     made = enlarge(engine, lr, border="zero")
     if engine.scale > scale:
         made = imresize(made, scale / engine.scale)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines import open_engine
-from dsclora.enlarge import enlarge_by, self_ensemble
+from dsclora.enlarge import enlarge_by
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
 from dsclora.recipes import PretrainRecipe, Stage
@@ -104,10 +104,9 @@ def pretrain(
             ways = ", each in eight orientations" if ensemble else ""
             say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
-            upright = partial(enlarge_by, teaching, scale)
             store.add_teacher(
                 teacher.fingerprint[:16] + "-ensemble" * ensemble,
-                partial(self_ensemble, upright) if ensemble else upright,
+                partial(enlarge_by, teaching, scale, ensemble=ensemble),
             )
         return store
 

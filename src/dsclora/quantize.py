@@ -71,8 +71,8 @@ def quantize(
         ImageError: a folder without usable pictures.
         OutputError: `folder` holds another run, or cannot be written.
     """
-    if recipe.degrade or any(stage.affinity_weight for stage in recipe.stages):
-        raise RecipeError("quantize copies the base: leave out degrade and affinity_weight")
+    if recipe.degrade or recipe.teacher_ensemble or any(stage.affinity_weight for stage in recipe.stages):
+        raise RecipeError("quantize copies the base: leave out degrade, affinity_weight and teacher_ensemble")
     if not resume and not overwrite and (folder / "checkpoint.pt").exists():
         raise OutputError(f"{folder}: holds a run already; go on with --resume or choose another name")
     stages = [stage.model_copy(update={"precision": "fp32"}) for stage in recipe.stages]

@@ -86,6 +86,8 @@ class Training(_Strict):
             ones teach a network more than one camera's.
         optimiser: "adam", or "soap", which takes three times the learning rate and from scratch gets much further in as
             many steps (measured: experiments/README.md).
+        teacher_ensemble: the teacher enlarges every picture in its eight orientations, and the mean is what it teaches
+            (geometric self-ensemble), for eight times the wait before training.
         ema: decay of the averaged weights, which are what is validated and saved.
         clip: largest norm of the gradient.
         license: written into the file that is made.
@@ -95,6 +97,7 @@ class Training(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     sizes: Annotated[list[Annotated[float, Field(ge=0.1, le=2.0)]], Field(min_length=1)] = [1.0]
     optimiser: Literal["adam", "soap"] = "adam"
+    teacher_ensemble: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     license: str = "MIT"
@@ -105,13 +108,10 @@ class PretrainRecipe(Training):
 
     Attributes:
         network: what to train.
-        teacher_ensemble: the teacher enlarges every picture in its eight orientations, and the mean is what it teaches
-            (geometric self-ensemble), for eight times the wait before training.
         validate_every, checkpoint_every: iterations.
     """
 
     network: Network = Network()
-    teacher_ensemble: bool = False
     validate_every: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
 
