@@ -19,6 +19,10 @@ torch.set_num_threads(1)  # tiny networks; on a busy machine a second thread mak
 ROOT = Path(__file__).resolve().parent.parent
 
 
+CPUINFO = Path("/proc/cpuinfo")
+CPU_FLAGS = frozenset(CPUINFO.read_text().split()) if CPUINFO.exists() else frozenset[str]()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Benchmarks and official weights, outside the repository: skip without them, except in CI."""

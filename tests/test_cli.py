@@ -174,7 +174,8 @@ def test_import_inspect_models(tmp_path: Path) -> None:
 def test_doctor() -> None:
     report = parsed(dsclora_("doctor", "--json"))
     assert [r["engine"] for r in report["runtimes"] if r["used"]] == [choose().name]
-    assert "openvino" in dsclora_("doctor").stdout
+    assert report["trains_in"] == ("bf16" if "avx512_bf16" in report["cpu"]["features"] else "fp32")
+    assert f"; in {report['trains_in']}" in dsclora_("doctor").stdout
 
 
 def test_evaluate(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """One conformance suite for every engine, against the network in float64."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from conftest import photo, random_model
+from conftest import CPU_FLAGS, photo, random_model
 from dsclora import engines, span, weights
 from dsclora.engines import RUNTIMES, Engine, Runtime, choose, open_engine
 from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
 from dsclora.weights import Model
 
-CPUINFO = Path("/proc/cpuinfo")
 NAMES = [
     pytest.param(r.name, marks=pytest.mark.skipif(not r.usable, reason=f"{r.name} is not here: {r.install}"))
     for r in RUNTIMES
@@ -114,11 +112,10 @@ def test_bf16_is_near(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
             open_engine(model, name, "bf16")
 
 
-@pytest.mark.skipif(not CPUINFO.exists(), reason="the system does not tell what the processor has")
+@pytest.mark.skipif(not CPU_FLAGS, reason="the system does not tell what the processor has")
 def test_bf16_is_what_the_processor_says() -> None:
-    flags = set(CPUINFO.read_text().split())
-    assert engines.bf16_on_cpu() == bool(flags & {"avx512_bf16", "amx_bf16"})
-    assert span.trains_in_bf16(torch.device("cpu")) == ("avx512_bf16" in flags)
+    assert engines.bf16_on_cpu() == bool(CPU_FLAGS & {"avx512_bf16", "amx_bf16"})
+    assert span.trains_in_bf16(torch.device("cpu")) == ("avx512_bf16" in CPU_FLAGS)
 
 
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,10 @@ FORMAT_VERSION = 2
 LEVELS = 255
 """Of an int8 runtime's activations: 0 to 255."""
 
+WEIGHT_LEVELS = 127
+"""Of its weights: so many on either side of 0. With 64 no sum would overflow on x86 without VNNI, where pairs of
+products are added in 16 bits; but the bundled network loses more by that than by the overflow (docs/export.md)."""
+
 
 @dataclass(frozen=True)
 class Update:

@@ -1033,7 +1033,8 @@ def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
             state += f" ({row['kernels'][0]})" if row["kernels"] else " (not usable on this processor)"
         print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
     print(f"{'why':<10} {facts['why']}")
-    print(f"{'training':<10} " + ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items()))
+    training = [f"{k} {v or 'not installed'}" for k, v in facts["training"].items()]
+    print(f"{'training':<10} {', '.join(training)}" + (f"; in {facts['trains_in']}" if facts["trains_in"] else ""))
     print(f"{'models':<10} {', '.join(facts['models'])}")
 
 

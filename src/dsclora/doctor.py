@@ -43,6 +43,7 @@ def examine() -> dict[str, Any]:
         "runtimes": runtimes,
         "why": _why(used.name) if used else "no runtime is installed",
         "training": {p: _version(p) for p in ("torch", "pydantic")},
+        "trains_in": _trains_in(),
         "models": zoo.names(),
     }
 
@@ -63,6 +64,17 @@ def _torch_sees(device: str) -> bool:
     import torch
 
     return bool(torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available())
+
+
+def _trains_in() -> str | None:
+    """What training computes in on this CPU, where a recipe does not say."""
+    if _version("torch") is None:
+        return None
+    import torch
+
+    from dsclora import span
+
+    return "bf16" if span.trains_in_bf16(torch.device("cpu")) else "fp32"
 
 
 def _cpu() -> dict[str, Any]:

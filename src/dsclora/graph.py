@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dsclora.adapter import Range
+from dsclora.adapter import WEIGHT_LEVELS, Range
 from dsclora.weights import BLOCKS, Model
 
 OPSET = 17
@@ -141,8 +141,8 @@ class Builder:
         x = self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, scale, zero]), scale, zero])
         weight = tensors[f"{prefix}.weight"].astype(np.float64) * given.divisor.reshape(1, -1, 1, 1)
         bias = tensors[f"{prefix}.bias"].astype(np.float64)
-        steps = np.maximum(np.abs(weight).max((1, 2, 3)) / 127, np.abs(bias) / given.scale / 2**30)  # or it overflows
-        steps = np.maximum(steps, 1e-12)
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)) / WEIGHT_LEVELS, 1e-12)
+        steps = np.maximum(steps, np.abs(bias) / given.scale / 2**30)  # or it overflows
         levels = np.rint(weight / steps.reshape(-1, 1, 1, 1)).astype(np.int8)
         sums = np.rint(tensors[f"{prefix}.bias"] / (steps * given.scale)).astype(
             np.int32

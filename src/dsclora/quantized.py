@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dsclora.adapter import LEVELS, Range
+from dsclora.adapter import LEVELS, WEIGHT_LEVELS, Range
 from dsclora.convlora import ConvLoRA
 
 FLOAT = ("conv_1.eval_conv", "upsampler.0")
@@ -59,7 +59,7 @@ class QuantizedConv(nn.Module):
 
 def rounded_weight(weight: Tensor) -> Tensor:
     """Nearest multiples of a scale per output channel, -127..127 of it."""
-    scale = weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / 127
+    scale = weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / WEIGHT_LEVELS
     return _round(weight / scale) * scale
 
 
