@@ -5,7 +5,7 @@
 Rows, in turns in one process, the first stage of the recipe in all of them:
 - `plain`: what is usually written: a `DataLoader` of PNG files, decoded for every patch by workers beside the loop; the
   training form as its four convs; float32; the teacher runs on every batch.
-- `dsclora`: what `dsclora pretrain` does.
+- `dsclora`: what `dsclora pretrain` does, in bf16 where the processor has it.
 - `compiled`: the same with --compile.
 - `constant`: as `dsclora` with one batch again and again, what a data path that takes no time would reach.
 """
@@ -231,6 +231,7 @@ def main() -> None:
         "threads": args.threads,
         "workers": args.workers,
         "torch": torch.__version__,
+        "precision": span.settled(stage.precision, device),
         "recipe": args.recipe.stem,
         "teacher": teacher.name if teacher is not None else None,
     }

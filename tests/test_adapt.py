@@ -186,6 +186,11 @@ def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_
     r = recipe(teacher_weight=1.0, affinity_weight=1.0, teacher_ensemble=True)
     with pytest.raises(RecipeError, match="leave out teacher_ensemble"):
         adapt.check(r, random_model(2, 6), tmp_path / "other", teacher)
+    r = recipe(teacher_weight=1.0, teacher_ensemble=True)
+    with pytest.raises(RecipeError, match=r"take \d+\.\d minutes.*allow more --minutes"):
+        run(r, random_model(2, 6), pictures, tmp_path / "hurried", teacher, minutes=1e-3)
+    made = run(r, random_model(2, 6), pictures, tmp_path / "alone").adapter
+    assert not made.training["recipe"]["teacher_ensemble"], "nobody taught"
 
 
 def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
+import torch
 from safetensors.numpy import save_file
 
 import dsclora
 from conftest import ROOT, photo, random_model, save
-from dsclora import weights, zoo
+from dsclora import span, weights, zoo
 from dsclora.engines import choose
 
 
@@ -174,8 +175,8 @@ def test_import_inspect_models(tmp_path: Path) -> None:
 def test_doctor() -> None:
     report = parsed(dsclora_("doctor", "--json"))
     assert [r["engine"] for r in report["runtimes"] if r["used"]] == [choose().name]
-    assert report["trains_in"] == ("bf16" if "avx512_bf16" in report["cpu"]["features"] else "fp32")
-    assert f"; in {report['trains_in']}" in dsclora_("doctor").stdout
+    assert report["cpu_trains_in"] == span.settled("auto", torch.device("cpu"))
+    assert f"; on the CPU in {report['cpu_trains_in']}" in dsclora_("doctor").stdout
 
 
 def test_evaluate(tmp_path: Path) -> None:

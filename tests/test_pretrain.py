@@ -258,14 +258,24 @@ def test_a_stage_has_its_own_precision(tmp_path: Path, folders: tuple[Path, Path
 
 def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     for has in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has, raising=False)
         for precision, half in (("auto", has), ("bf16", True), ("fp32", False)):
             with span.arithmetic(precision, torch.device("cpu")):
                 assert torch.is_autocast_enabled("cpu") == half
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch
-    assert not span.trains_in_bf16(torch.device("cpu"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    assert not span.trains_in_bf16(torch.device("cuda")), "a GPU that emulates it"
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # another PyTorch
+    assert span.settled("auto", torch.device("cpu")) == "fp32"
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
+        assert span.settled("auto", torch.device("cuda")) == ("bf16" if has else "fp32")
+
+
+def test_the_header_says_what_was_computed_in(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span, "settled", lambda precision, _: "bf16" if precision == "auto" else precision)
+    text = RECIPE.replace('precision = "fp32"', 'precision = "auto"', 1)
+    made = pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "run").model
+    assert [stage["precision"] for stage in made.training["recipe"]["stage"]] == ["bf16", "fp32"]
 
 
 def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -34,9 +34,8 @@ def batch(height: int = 24, width: int = 20, seed: int = 0) -> torch.Tensor:
     return span.to_tensor(photo(height, width, seed=seed).transpose(2, 0, 1)[None])
 
 
-@pytest.fixture
-def without_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer levels where sums would overflow, so that any processor computes what is simulated."""
+def avoid_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer levels where sums would overflow, so that OpenVINO computes what is simulated on any processor."""
     if OVERFLOWS:
         for module in (graph, quantized):
             monkeypatch.setattr(module, "WEIGHT_LEVELS", 64)
@@ -78,11 +77,12 @@ def test_gradients_reach_the_update_and_the_range() -> None:
     assert sum(name.endswith("stretch") for name in found) == 20
 
 
-@pytest.mark.usefixtures("without_overflow")
 @pytest.mark.parametrize("balance", [0.0, 0.75])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float) -> None:
+def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(runtime)
+    if runtime == "openvino":
+        avoid_overflow(monkeypatch)
     model = random_model(3, 8)
     ranges = calibrated(model, balance)
     proto = graph.build(model, ranges=ranges).SerializeToString()
@@ -134,8 +134,8 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "train", tmp_path / "valid"
 
 
-@pytest.mark.usefixtures("without_overflow")
-def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path) -> None:
+def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    avoid_overflow(monkeypatch)
     model, folders = random_model(), pictures(tmp_path)
     seen: list[fit.Progress] = []
     outcome = quantize(RECIPE, model, *folders, tmp_path / "run", report=seen.append)
@@ -169,8 +169,10 @@ def test_the_bundled_adapter_holds(tmp_path: Path) -> None:
 
 def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folders = random_model(), pictures(tmp_path)
-    with pytest.raises(RecipeError, match="leave out degrade"):
-        quantize(RECIPE.model_copy(update={"degrade": [Degradation(kind="blur")]}), model, *folders, tmp_path / "run")
+    affine = [stage.model_copy(update={"affinity_weight": 1.0}) for stage in RECIPE.stages]
+    for change in ({"degrade": [Degradation(kind="blur")]}, {"teacher_ensemble": True}, {"stages": affine}):
+        with pytest.raises(RecipeError, match="leave out degrade"):
+            quantize(RECIPE.model_copy(update=change), model, *folders, tmp_path / "run")
     wrong = RECIPE.model_copy(update={"lora": [Lora(convs="nothing", rank=1, alpha=1)]})
     with pytest.raises(RecipeError, match="no conv is called"):
         quantize(wrong, model, *folders, tmp_path / "run")
@@ -183,6 +185,8 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     narrow = {name: Range(-1e-3, 1e-3, given.divisor) for name, given in calibrated(model).items()}
     with pytest.raises(EngineError, match="not kept"):
         export.export(model, "onnx", tmp_path / "out", precision="int8", ranges=narrow)
+    with pytest.raises(EngineError, match="without VNNI: export on another one"):
+        export.export(model, "openvino", tmp_path / "out", precision="int8", ranges=narrow)
     assert not (tmp_path / "out").exists()
 
 

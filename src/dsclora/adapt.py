@@ -23,7 +23,7 @@ from dsclora.enlarge import enlarge_by
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Stage, scaled
+from dsclora.recipes import AdaptRecipe, Stage, scaled, settled
 from dsclora.sources import WINDOW, Sources
 
 WORTHWHILE = 0.001
@@ -223,6 +223,7 @@ def adapt(
         [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
         [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
     )
+    stages = settled(stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
     fitted, best = fit.fit(
         net,
         stages,
@@ -359,7 +360,8 @@ def _suited(recipe: AdaptRecipe, base: weights.Model, teacher: weights.Model | N
     if any(not stage.hr_weight for stage in recipe.stages):
         raise RecipeError("a stage has only a teacher_weight: name a teacher with --teacher")
     quiet = {"teacher_weight": 0.0, "affinity_weight": 0.0}
-    return recipe.model_copy(update={"stages": [stage.model_copy(update=quiet) for stage in recipe.stages]})
+    stages = [stage.model_copy(update=quiet) for stage in recipe.stages]
+    return recipe.model_copy(update={"stages": stages, "teacher_ensemble": False})
 
 
 def _student(recipe: AdaptRecipe, base: weights.Model, start: adapters.Adapter | None) -> nn.Module:
@@ -468,16 +470,23 @@ def _is_cached(
     It does where it must see the pictures undegraded or in eight orientations; where there is a budget of time, if it
     takes no more than a third of it; else, if the patches are more work.
     """
-    if undegraded or recipe.teacher_ensemble:
+    if undegraded:
         return True
     if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False
     scale, pixels = stores[0].scale, sum(store.pixels for store in stores)
     if seconds is None:
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
-        return pixels <= factor * sum(areas)
+        return recipe.teacher_ensemble or pixels <= factor * sum(areas)
     sample = stores[0].lr(0)[:128, :128]
-    return _seconds(lambda: enlarge_by(teacher, scale, sample)) * pixels / (sample.size / 3) <= seconds / 3
+    own = partial(enlarge_by, teacher, scale, sample, ensemble=recipe.teacher_ensemble)
+    wait = _seconds(own) * pixels / (sample.size / 3)
+    if recipe.teacher_ensemble and wait > seconds / 2:
+        raise RecipeError(
+            f"teacher_ensemble: the teacher's pictures take {wait / 60:.1f} minutes, more than half of what is left; "
+            "allow more --minutes, or leave it out"
+        )
+    return wait <= seconds / 3 or recipe.teacher_ensemble
 
 
 def _plan(

@@ -46,7 +46,7 @@ EngineOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "bf16"],
-    typer.Option("--precision", help="bf16 costs about 0.01 dB; faster than fp32, but than the native engine's."),
+    typer.Option("--precision", help="bf16 costs about 0.01 dB, for an engine and a processor that have it."),
 ]
 DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option("--device", help="cuda and mps need PyTorch.")]
 TrainDeviceOption = Annotated[
@@ -1033,8 +1033,9 @@ def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
             state += f" ({row['kernels'][0]})" if row["kernels"] else " (not usable on this processor)"
         print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
     print(f"{'why':<10} {facts['why']}")
-    training = [f"{k} {v or 'not installed'}" for k, v in facts["training"].items()]
-    print(f"{'training':<10} {', '.join(training)}" + (f"; in {facts['trains_in']}" if facts["trains_in"] else ""))
+    training = ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items())
+    precision = f"; on the CPU in {facts['cpu_trains_in']}" if facts["cpu_trains_in"] else ""
+    print(f"{'training':<10} {training}{precision}")
     print(f"{'models':<10} {', '.join(facts['models'])}")
 
 

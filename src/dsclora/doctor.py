@@ -12,13 +12,13 @@ import dsclora
 from dsclora import zoo
 from dsclora.engines import RUNTIMES, cores, native_kernels
 
-_CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+_CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def examine() -> dict[str, Any]:
     """Versions, processor, runtimes and bundled models, ready for JSON.
 
-    Looks, but runs no network; of PyTorch, when installed, the devices are asked for.
+    Looks, but runs no network; of PyTorch, when installed, devices and the precision it trains in are asked for.
     """
     used = next((r for r in RUNTIMES if r.usable), None)
     runtimes = []
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
         "runtimes": runtimes,
         "why": _why(used.name) if used else "no runtime is installed",
         "training": {p: _version(p) for p in ("torch", "pydantic")},
-        "trains_in": _trains_in(),
+        "cpu_trains_in": _cpu_trains_in(),
         "models": zoo.names(),
     }
 
@@ -66,15 +66,15 @@ def _torch_sees(device: str) -> bool:
     return bool(torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available())
 
 
-def _trains_in() -> str | None:
-    """What training computes in on this CPU, where a recipe does not say."""
+def _cpu_trains_in() -> str | None:
+    """What training computes in on this CPU, where the recipe leaves it open."""
     if _version("torch") is None:
         return None
     import torch
 
     from dsclora import span
 
-    return "bf16" if span.trains_in_bf16(torch.device("cpu")) else "fp32"
+    return span.settled("auto", torch.device("cpu"))
 
 
 def _cpu() -> dict[str, Any]:

@@ -52,7 +52,8 @@ _WHERE: dict[Target, tuple[str, str]] = {
     "pt2": ("train", ""),
 }
 _INT8 = "int8 is for photographs: checkers of single pixels and strong noise leave the ranges and come out wrong"
-_VNNI = "x86 without VNNI adds int8 products up in 16 bits, which overflow: look at what such a processor makes of it"
+_VNNI = "on x86 without VNNI (AVX2 alone) OpenVINO's sums of int8 products saturate: look at what is made there"
+_SATURATED = "; where that is an x86 processor without VNNI: export on another one, or to onnx"
 _TIMED = 5  # runs, in turn with the reference's
 
 
@@ -256,7 +257,7 @@ def _verify(
             raise EngineError(
                 f"{paths[0].name}: in {made.runtime} the picture {name!r} differs by {row.worst:.2f} levels "
                 f"({row.psnr:.1f} dB); {furthest:g} levels and, on photographs, {lowest:g} dB are the limit; not kept"
-                + (f" ({_VNNI})" if _VNNI in made.notes else "")
+                + (_SATURATED if _VNNI in made.notes else "")
             )
     timed = max(photographs.values(), key=lambda picture: picture.size)
     seconds = np.array([[_seconds(made.run, timed), _seconds(reference, timed)] for _ in range(_TIMED + 1)])

@@ -20,7 +20,7 @@ from dsclora.engines import open_engine
 from dsclora.enlarge import enlarge_by
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
-from dsclora.recipes import PretrainRecipe, Stage
+from dsclora.recipes import PretrainRecipe, Stage, settled
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ def pretrain(
 
     running = compiled(net, device) if compile else net
 
+    stages = settled(recipe.stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
+
     def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
         return loss_of(running, batch, stage, device)
@@ -140,7 +142,7 @@ def pretrain(
 
     fitted, psnr = fit.fit(
         net,
-        recipe.stages,
+        stages,
         loss,
         score,
         output,
@@ -156,7 +158,7 @@ def pretrain(
     )
     assert isinstance(fitted, span.Span)
     training: dict[str, Any] = {
-        "recipe": recipe.model_dump(by_alias=True),
+        "recipe": recipe.model_dump(by_alias=True) | {"stage": [stage.model_dump() for stage in stages]},
         "pictures": len(store),
         "teacher_sha256": teacher.sha256 if distilling and teacher else None,
         "start_sha256": start.sha256 if start else None,

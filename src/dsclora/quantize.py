@@ -66,7 +66,7 @@ def quantize(
         report, say: as `fit.fit`.
 
     Raises:
-        RecipeError: a conv that is not there, or degradations, which have no place here.
+        RecipeError: a conv that is not there, or degradations, affinity or a self-ensemble, which have no place here.
         TrainingError: as `fit.fit`.
         ImageError: a folder without usable pictures.
         OutputError: `folder` holds another run, or cannot be written.

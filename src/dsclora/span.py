@@ -227,20 +227,20 @@ def arithmetic(precision: str, device: torch.device) -> torch.autocast:
         precision: as `recipes.Stage.precision`.
         device: what computes.
     """
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and trains_in_bf16(device))
-    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=settled(precision, device) == "bf16")
 
 
-def trains_in_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 forwards and backwards: a GPU, or x86 with AVX512_BF16.
+def settled(precision: str, device: torch.device) -> str:
+    """What "auto" means on a device: "bf16" on GPUs and x86 processors that have it (AVX512_BF16), else "fp32".
 
-    Without, a step took ten times as long in bf16 as in fp32 (measured, AVX2). An older PyTorch that does not tell is
-    taken for one without.
+    On a processor without, a step took ten times as long in bf16 as in fp32 (measured, AVX2).
     """
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private: what is public came after PyTorch 2.10
+    return "bf16" if asked is not None and asked() else "fp32"
 
 
 def to_tensor(batch: Uint8, device: torch.device | str = "cpu") -> Tensor:

@@ -64,7 +64,7 @@ def native_kernels() -> list[str]:
 
 @cache
 def bf16_on_cpu() -> bool:
-    """Whether this processor has instructions for bf16; without them it is slower than fp32, or is fp32 in disguise."""
+    """Whether OpenVINO computes in bf16 on this processor (AVX512_BF16 or the like); elsewhere it takes fp32."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -132,12 +132,12 @@ def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32
     if not fitting:
         raise EngineError(f"engine {name} does not run on {device}; use --engine torch")
     if not any(precision in r.precisions for r in fitting):
-        raise EngineError(f"engine {name} has no {precision} on a CPU; use --engine openvino")
-    if precision == "bf16" and device == "cpu" and not bf16_on_cpu():
-        raise EngineError("this processor does not compute in bf16; take fp32, the faster one here")
+        raise EngineError(f"engine {name} has no {precision} on a CPU; leave out --precision")
     fitting = [r for r in fitting if precision in r.precisions]
     for runtime in fitting:
         if runtime.usable:
+            if runtime.name == "openvino" and precision == "bf16" and not bf16_on_cpu():
+                raise EngineError("OpenVINO does not compute in bf16 on this processor; leave out --precision")
             return runtime
     wanted = fitting[0] if name != "auto" else next(r for r in fitting if r.extra is not None)
     if wanted.installed:
