@@ -378,6 +378,29 @@ def _stamp(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+def test_what_is_left_counts_validations_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second, a validation thirty, right after a report or not."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    seen: list[fit.Progress] = []
+
+    def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
+        clock[0] += 1
+        value: torch.Tensor = net(torch.ones(1, 1)).square().sum()
+        return value
+
+    def score(_: torch.nn.Module) -> float:
+        clock[0] += 30
+        return 1.0
+
+    fit.fit(
+        torch.nn.Linear(1, 1), [Stage(iterations=60)], loss, score, tmp_path, ema=0.5, clip=1.0, validate_every=21,
+        checkpoint_every=60, identity="", report=seen.append, report_every=20,
+    )  # fmt: skip
+    left = {p.step: p.seconds_left for p in seen}
+    assert left == {20: 40, 21: 39 * 51 / 21, 40: 20 * 70 / 40, 42: 18 * 102 / 42, 60: 0}
+
+
 @pytest.mark.parametrize("how", ["nan", "score"])
 def test_divergence_goes_back_with_half_the_rate(tmp_path: Path, how: str) -> None:
     net = torch.nn.Linear(1, 1)

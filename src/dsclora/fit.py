@@ -67,6 +67,7 @@ class Progress:
         loss: mean since the last report.
         learning_rate: of the last step.
         seconds_per_step: since the last report.
+        seconds_left: at the mean speed so far, validations and all.
         score: of the averaged weights, where they were just validated.
         best: highest score so far.
     """
@@ -76,13 +77,9 @@ class Progress:
     loss: float
     learning_rate: float
     seconds_per_step: float
+    seconds_left: float
     score: float | None
     best: float
-
-    @property
-    def seconds_left(self) -> float:
-        """At the present speed."""
-        return (self.steps - self.step) * self.seconds_per_step
 
 
 def learning_rate(stage: Curve, step: int) -> float:
@@ -229,9 +226,10 @@ def fit(
             parallel.broadcast([p.detach() for p in (*trained, *averaged.parameters())])  # they may differ by rounding
             if validate_first:
                 best = validate()
-                tell(Progress(0, steps, math.nan, 0.0, 0.0, best, best))
+                tell(Progress(0, steps, math.nan, 0.0, 0.0, math.inf, best, best))
         good: dict[str, Any] = (saved or {}).get("good") or _copy(snapshot(step))  # gone back to after divergence
         total, counted, clock = torch.zeros(()), 0, time.perf_counter()
+        begun, worked = clock, 0
         while step < steps:
             number = bisect.bisect_right(ends, step)
             stage = stages[number]
@@ -246,7 +244,7 @@ def fit(
             nn.utils.clip_grad_norm_(trained, clip)
             optimiser.step()
             averaged.update_parameters(net)
-            total, counted = total + value.detach(), counted + 1
+            total, counted, worked = total + value.detach(), counted + 1, worked + 1
             step += 1
 
             validating = step % validate_every == 0 or step == steps
@@ -262,9 +260,10 @@ def fit(
                 if sound and current > best:
                     best, best_state = current, _copy(averaged.module.state_dict())
             if sound and reporting:
-                seconds = (time.perf_counter() - clock) / counted
+                now = time.perf_counter()
+                left = (steps - step) * (now - begun) / worked
                 parallel.average([total])
-                tell(Progress(step, steps, float(total) / counted, rate, seconds, current, best))
+                tell(Progress(step, steps, float(total) / counted, rate, (now - clock) / counted, left, current, best))
             if sound and validating:  # a state that was not validated may be one that has collapsed already
                 good = _copy(snapshot(step))
             if sound and saving:
