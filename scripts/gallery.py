@@ -48,15 +48,14 @@ def main() -> None:
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
         recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
         chain = fixed(load_adapt(recipe).degrade)
-        if not name.endswith("-docs"):
-            kinds = [f"{step.kind} of {step.strength[0]:g}" for step in chain if step.kind != "downscale"]
-            said = f", with {', '.join(kinds)}" if kinds else " by bicubic"
+        if chain:
+            said = ", ".join(f"{step.kind} of {step.strength[0]:g}" for step in chain if step.kind != "downscale")
             rows = []
             for hr in photographs(base.scale):
                 lr = degrade(hr, base.scale, chain, np.random.default_rng(0))
                 rows.append(sheets.details(lr, [*(made(engine, lr) for engine in engines), hr], SIDE // base.scale))
             show(name, rows, ["bicubic", base.name, name, "original"])
-            page += section(name, f"Photographs reduced{said}.")
+            page += section(name, f"Photographs reduced, with {said}.")
         else:
             lr = image.read_rgb8(ROOT / "samples" / "page.png")
             show(name, [sheets.details(lr, [made(engine, lr) for engine in engines], 88)], ["bicubic", base.name, name])
