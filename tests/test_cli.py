@@ -175,6 +175,7 @@ def test_import_inspect_models(tmp_path: Path) -> None:
 def test_doctor() -> None:
     report = parsed(dsclora_("doctor", "--json"))
     assert [r["engine"] for r in report["runtimes"] if r["used"]] == [choose().name]
+    assert "openvino" in dsclora_("doctor").stdout
     assert report["cpu_trains_in"] == span.settled("auto", torch.device("cpu"))
     assert f"; on the CPU in {report['cpu_trains_in']}" in dsclora_("doctor").stdout
 

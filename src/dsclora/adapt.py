@@ -19,11 +19,11 @@ from dsclora import adapter as adapters
 from dsclora import convlora, files, fit, metrics, parallel, span, weights
 from dsclora.degrade import degrade
 from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import enlarge_by
+from dsclora.enlarge import enlarge_by, teach
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Stage, scaled, settled
+from dsclora.recipes import AdaptRecipe, Stage, scaled, with_precision
 from dsclora.sources import WINDOW, Sources
 
 WORTHWHILE = 0.001
@@ -223,7 +223,7 @@ def adapt(
         [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
         [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
     )
-    stages = settled(stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
+    stages = with_precision(stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
     fitted, best = fit.fit(
         net,
         stages,
@@ -453,12 +453,9 @@ def _teach(
     recipe: AdaptRecipe, engine: Engine, teacher: weights.Model, store: PairStore, asked: Sequence[PairStore],
     undegraded: bool,
 ) -> None:  # fmt: skip
-    """Let the teacher enlarge the pictures of stores, once."""
-    ensemble = recipe.teacher_ensemble
+    """Let the teacher enlarge the pictures of stores; those of `store` as they were before they were degraded."""
     for target in asked:
-        plainly = undegraded and target is store
-        name = teacher.fingerprint[:16] + "-ensemble" * ensemble + "-undegraded" * plainly
-        target.add_teacher(name, partial(enlarge_by, engine, target.scale, ensemble=ensemble), plainly)
+        teach(target, teacher, engine, ensemble=recipe.teacher_ensemble, undegraded=undegraded and target is store)
 
 
 def _is_cached(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,10 @@ from dsclora.engines import Engine
 from dsclora.errors import OutOfMemoryError
 from dsclora.image import Pixels
 from dsclora.resize import imresize
+from dsclora.weights import Model
+
+if TYPE_CHECKING:  # enlarging a picture starts without it
+    from dsclora.pairs import PairStore
 
 Border = Literal["reflect", "zero"]
 
@@ -215,6 +219,22 @@ def enlarge_by(
     if engine.scale > scale:
         made = imresize(made, scale / engine.scale)
     return made[: lr.shape[0] * scale, : lr.shape[1] * scale]  # 3 * (2 / 3) may be more than 2
+
+
+def teach(
+    store: "PairStore", teacher: Model, engine: Engine, *, ensemble: bool = False, undegraded: bool = False
+) -> None:
+    """Let a teacher enlarge the pictures of a store, once.
+
+    Args:
+        store: as `PairStore.add_teacher`.
+        teacher: of its scale or a larger one.
+        engine: that runs it.
+        ensemble: as `enlarge_by`.
+        undegraded: as `PairStore.add_teacher`.
+    """
+    name = teacher.fingerprint[:16] + "-ensemble" * ensemble + "-undegraded" * undegraded
+    store.add_teacher(name, partial(enlarge_by, engine, store.scale, ensemble=ensemble), undegraded)
 
 
 def self_ensemble(upscale: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 
 from dsclora import fit, losses, metrics, parallel, span, weights
 from dsclora.engines import open_engine
-from dsclora.enlarge import enlarge_by
+from dsclora.enlarge import teach
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.pairs import Batch, PairStore, Uint8, find_pairs, open_store, read_for_validation
-from dsclora.recipes import PretrainRecipe, Stage, settled
+from dsclora.recipes import PretrainRecipe, Stage, with_precision
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,7 @@ def pretrain(
             ways = ", each in eight orientations" if ensemble else ""
             say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
             teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
-            store.add_teacher(
-                teacher.fingerprint[:16] + "-ensemble" * ensemble,
-                partial(enlarge_by, teaching, scale, ensemble=ensemble),
-            )
+            teach(store, teacher, teaching, ensemble=ensemble)
         return store
 
     try:
@@ -129,7 +125,7 @@ def pretrain(
 
     running = compiled(net, device) if compile else net
 
-    stages = settled(recipe.stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
+    stages = with_precision(recipe.stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
 
     def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())

@@ -198,7 +198,7 @@ def scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:
     return scaled
 
 
-def settled(stages: Sequence[Stage], auto: str) -> list[Stage]:
+def with_precision(stages: Sequence[Stage], auto: str) -> list[Stage]:
     """Stages with `auto` for the precision of those that leave it open."""
     return [stage.model_copy(update={"precision": auto}) if stage.precision == "auto" else stage for stage in stages]
 
