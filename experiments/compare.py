@@ -1,12 +1,15 @@
 """What candidates change on folders of pictures: PSNR, and the gain over a base with its interval.
 
-    python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--bicubic] [--json]
+    python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--sizes 0.5 1]
+        [--bicubic] [--json]
 
 A candidate is an adapter of the base or a model of its size. With strengths, each is measured at them too: a model at
-strength s is base + s * (model - base). Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
+strength s is base + s * (model - base). With sizes, every original is first resized by them, as by `sizes` in a recipe.
+Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
 """
 
 import argparse
+import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +18,7 @@ import numpy as np
 
 from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
 from dsclora.engines import open_engine
-from dsclora.errors import ImageError
-from dsclora.pairs import find_pairs
+from dsclora.pairs import find_pairs, read_pair
 from dsclora.resize import imresize
 
 
@@ -27,6 +29,7 @@ class Row:
     candidate: str
     strength: float
     folder: str
+    size: float
     psnr: float
     ssim: float
     gain: float
@@ -51,20 +54,15 @@ def crops(names: list[str]) -> list[int]:
     return list(range(len(names))) if split.alike(groups, 1) else split.numbered(groups, len(names))
 
 
-def scores(model: weights.Model | None, scale: int, folder: Path) -> list[evaluate.Score]:
+def scores(model: weights.Model | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:
     """Of every picture, classic-y, by a model or (None) by bicubic; one that cannot be measured is an error."""
     engine = open_engine(model) if model is not None else None
-    measured = evaluate.evaluate(
-        lambda lr: evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale),
-        find_pairs(folder, scale),
-        scale,
-        metrics.protocol("classic-y", scale),
-    )
+    protocol = metrics.protocol("classic-y", scale)
     found = []
-    for one in measured:
-        if isinstance(one, evaluate.Failure):
-            raise ImageError(one.error)
-        found.append(one.score)
+    for pair in find_pairs(folder, scale):
+        lr, hr = read_pair(pair, scale, size=size)
+        sr = evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale)
+        found.append(evaluate.Score(pair.name, *protocol.score(sr, hr)))
     return found
 
 
@@ -75,6 +73,7 @@ def main() -> None:
     parser.add_argument("candidates", nargs="*", type=Path)
     parser.add_argument("--on", nargs="+", required=True, type=Path)
     parser.add_argument("--strengths", nargs="*", type=float, default=[])
+    parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], help="of the originals")
     parser.add_argument("--bicubic", action="store_true", help="a row for bicubic interpolation too")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     given = parser.parse_args()
@@ -84,22 +83,22 @@ def main() -> None:
         variants.append(("bicubic", 0.0, None))
     for path in given.candidates:
         variants.extend((str(path), strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
-    for folder in given.on:
+    for folder, size in itertools.product(given.on, given.sizes):
         before: list[float] = []
         for name, strength, model in variants:
-            found = scores(model, base.scale, folder)
+            found = scores(model, base.scale, folder, size)
             psnr, ssim = evaluate.mean(found)
             after, names = [s.psnr for s in found], [s.name for s in found]
             before = before or after
             change = adapt.Change(0.95, names, before, after, crops(names))
-            row = Row(name, strength, str(folder), psnr, ssim, change.gain, change.interval)
+            row = Row(name, strength, str(folder), size, psnr, ssim, change.gain, change.interval)
             low, high = row.interval
             if given.json:
                 print(json.dumps(vars(row)), flush=True)
             else:
                 print(
-                    f"{Path(name).stem:24} {strength:4.2f}  {row.folder[-24:]:24} {psnr:7.3f} dB  {ssim:.4f}  "
-                    f"{row.gain:+.3f} ({low:+.3f} to {high:+.3f})",
+                    f"{Path(name).stem:24} {strength:4.2f}  {row.folder[-24:]:24} {size:4.2f}  {psnr:7.3f} dB  "
+                    f"{ssim:.4f}  {row.gain:+.3f} ({low:+.3f} to {high:+.3f})",
                     flush=True,
                 )
 
