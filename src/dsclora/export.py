@@ -36,9 +36,13 @@ Run = Callable[[Float32], Float32]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (90.0, 0.5), "fp16": (60.0, 8.0), "int8": (40.0, 64.0)}
-"""What a file must keep to: PSNR in dB on every photograph; levels of 255 that any pixel of any picture may be off."""
+"""What a file must keep to: PSNR in dB on every photograph; levels of 255 that any pixel of these and of the other
+pictures may be off, but of those that no photograph resembles."""
 
-_OUTSIDE = ("noise", "checkers")  # pictures that leave the ranges of int8, which are of photographs
+# They leave the ranges of int8; and of what it was never shown a network may make a picture that hangs on the last
+# bits: what two runtimes make of them by the published x4 networks is up to 255 levels apart, in fp32 too, where their
+# photographs agree to 134 dB (in fp16 to 75). It is measured and told; the file is kept all the same.
+_OUTSIDE = ("noise", "checkers")
 _PRECISIONS: dict[Precision, tuple[Target, ...]] = {
     "fp32": TARGETS,
     "fp16": ("onnx", "openvino", "ncnn"),
@@ -52,6 +56,7 @@ _WHERE: dict[Target, tuple[str, str]] = {
     "pt2": ("train", ""),
 }
 _INT8 = "int8 is for photographs: checkers of single pixels and strong noise leave the ranges and come out wrong"
+_OTHERWISE = "checkers of single pixels or strong noise come out otherwise: the network hangs on the last bits there"
 _VNNI = "on x86 without VNNI (AVX2 alone) OpenVINO's sums of int8 products saturate: look at what is made there"
 _SATURATED = "; where that is an x86 processor without VNNI: export on another one, or to onnx"
 _TIMED = 5  # runs, in turn with the reference's
@@ -252,13 +257,13 @@ def _verify(
         made_of_it = made_of_it.clip(0, 1)
         row = Compared(name, psnr(255 * made_of_it, 255 * wanted), float(np.abs(made_of_it - wanted).max() * 255))
         compared.append(row)
-        outside = name in _OUTSIDE and precision == "int8"
-        if (row.worst > furthest and not outside) or (name in photographs and row.psnr < lowest):
+        if (row.worst > furthest and name not in _OUTSIDE) or (name in photographs and row.psnr < lowest):
             raise EngineError(
                 f"{paths[0].name}: in {made.runtime} the picture {name!r} differs by {row.worst:.2f} levels "
                 f"({row.psnr:.1f} dB); {furthest:g} levels and, on photographs, {lowest:g} dB are the limit; not kept"
                 + (_SATURATED if (target, precision) == ("openvino", "int8") else "")
             )
+    otherwise = precision != "int8" and any(row.worst > furthest for row in compared)
     timed = max(photographs.values(), key=lambda picture: picture.size)
     seconds = np.array([[_seconds(made.run, timed), _seconds(reference, timed)] for _ in range(_TIMED + 1)])
     own, ours = np.median(seconds[1:], axis=0) * 1e3
@@ -267,7 +272,7 @@ def _verify(
         precision,
         tuple(paths),
         made.runtime,
-        made.notes,
+        (*made.notes, *((_OTHERWISE,) if otherwise else ())),
         tuple(compared),
         float(own),
         float(ours),
