@@ -70,8 +70,9 @@ def test_noise_is_no_reason_to_keep_no_file(precision: export.Precision, photogr
     """Of noise a wide SPAN makes other pixels with every change in the last bits, whoever computes; it is told."""
     report = export.export(zoo.load("span-x4-wide"), "openvino", tmp_path, precision=precision)
     beyond = {row.picture for row in report.compared if row.worst > export.LIMITS[precision][1]}
-    assert "noise" in beyond <= {*OUTSIDE}
-    assert any("noise come out otherwise" in note for note in report.notes)
+    assert beyond <= {*OUTSIDE}
+    assert "noise" in beyond or precision == "fp32"  # 0.8 levels where this was written; 211 in fp16
+    assert any("noise come out otherwise" in note for note in report.notes) is bool(beyond)
     assert min(row.psnr for row in report.compared[:3]) > photographs
 
 
