@@ -188,7 +188,7 @@ def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_
         adapt.check(r, random_model(2, 6), tmp_path / "other", teacher)
     r = recipe(teacher_weight=1.0, teacher_ensemble=True)
     with pytest.raises(RecipeError, match=r"take \d+\.\d minutes.*allow more --minutes"):
-        run(r, random_model(2, 6), pictures, tmp_path / "hurried", teacher, minutes=1e-3)
+        run(r, random_model(2, 6), pictures, tmp_path / "hurried", teacher, minutes=1e-6)
     made = run(r, random_model(2, 6), pictures, tmp_path / "alone").adapter
     assert not made.training["recipe"]["teacher_ensemble"], "nobody taught"
 
