@@ -18,7 +18,8 @@ import numpy as np
 
 from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
 from dsclora.engines import open_engine
-from dsclora.pairs import find_pairs, read_pair
+from dsclora.errors import ImageError
+from dsclora.pairs import find_pairs
 from dsclora.resize import imresize
 
 
@@ -57,12 +58,18 @@ def crops(names: list[str]) -> list[int]:
 def scores(model: weights.Model | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:
     """Of every picture, classic-y, by a model or (None) by bicubic; one that cannot be measured is an error."""
     engine = open_engine(model) if model is not None else None
-    protocol = metrics.protocol("classic-y", scale)
+    measured = evaluate.evaluate(
+        lambda lr: evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale),
+        find_pairs(folder, scale),
+        scale,
+        metrics.protocol("classic-y", scale),
+        size,
+    )
     found = []
-    for pair in find_pairs(folder, scale):
-        lr, hr = read_pair(pair, scale, size=size)
-        sr = evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale)
-        found.append(evaluate.Score(pair.name, *protocol.score(sr, hr)))
+    for one in measured:
+        if isinstance(one, evaluate.Failure):
+            raise ImageError(one.error)
+        found.append(one.score)
     return found
 
 

@@ -101,3 +101,13 @@ def test_what_cannot_be_measured_is_told(bench: Path) -> None:
     save(bench / "small" / "x.tif", photo(20, 20))
     with pytest.raises(ImageError, match="same name"):
         find_pairs(bench / "small", 4)
+
+
+def test_originals_at_another_size(bench: Path) -> None:
+    pairs = find_pairs(bench, 2)
+    found = list(evaluate.evaluate(lambda lr: imresize(lr, 2), pairs, 2, metrics.protocol("classic-y", 2), 0.5))
+    for pair, one in zip(pairs, found, strict=True):
+        assert isinstance(one, evaluate.Measured)
+        hr = read_pair(pair, 2, size=0.5)[1]
+        assert np.array_equal(one.hr, hr), "the original is resized"
+        assert np.array_equal(one.lr, imresize(hr, 0.5)), "and LR made of that, though there is one"

@@ -57,7 +57,7 @@ class Failure:
 
 
 def evaluate(
-    run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol
+    run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
 ) -> Iterator[Measured | Failure]:
     """Measure, picture by picture.
 
@@ -67,10 +67,11 @@ def evaluate(
         pairs: from `find_pairs`.
         scale: of `run`.
         protocol: how.
+        size: of the originals, as `read_pair`.
     """
     for pair in pairs:
         try:
-            lr, hr = read_pair(pair, scale)
+            lr, hr = read_pair(pair, scale, size=size)
             if min(hr.shape[:2]) <= 2 * protocol.border:
                 raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
             sr = run(lr)
