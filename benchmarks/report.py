@@ -26,7 +26,6 @@ from matplotlib import pyplot
 
 from dsclora import doctor, evaluate, image, metrics, profile, weights, zoo
 from dsclora.engines import open_engine
-from dsclora.evaluate import Failure, Measured
 from dsclora.pairs import find_pairs
 from dsclora.resize import imresize
 from dsclora.weights import Model
@@ -222,11 +221,7 @@ def bicubic(bench: Path, scale: int) -> dict[str, Any]:
 def measured(folder: Path, scale: int, run: Any) -> tuple[float, float]:
     """Means over a folder."""
     protocol = metrics.protocol("classic-y", scale)
-    results = list(evaluate.evaluate(run, find_pairs(folder, scale), scale, protocol))
-    for item in results:
-        if isinstance(item, Failure):
-            sys.exit(f"{item.pair.hr}: {item.error}")
-    return evaluate.mean([item.score for item in results if isinstance(item, Measured)])
+    return evaluate.mean(evaluate.scores(run, find_pairs(folder, scale), scale, protocol))
 
 
 def quality_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsclora import pretrain, recipes, span, weights, zoo
 from dsclora.engines.torch import Torch
-from dsclora.enlarge import enlarge
+from dsclora.enlarge import teach
 from dsclora.errors import TrainingError
 from dsclora.pairs import PairStore, Uint8, find_pairs, open_store
 
@@ -200,13 +200,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     recipe, teacher = recipes.load_pretrain(args.recipe), zoo.load(args.teacher) if args.teacher else None
     scale, stage, device = recipe.network.scale, recipe.stages[0], torch.device(args.device)
+    if recipe.optimiser != "adam" or recipe.network.form != "training":
+        parser.error(f"{args.recipe}: all rows train the training form by Adam; take a recipe that does")
+    if teacher is not None and teacher.scale != scale:
+        parser.error(
+            f"the teacher enlarges x{teacher.scale}, the recipe x{scale}; the plain loop knows nothing of that"
+        )
     patch = stage.patch // scale
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         store = open_store(find_pairs(args.photographs, scale), scale, folder / "store")
         if teacher is not None:
-            engine = Torch(teacher, device=args.device)
-            store.add_teacher("teacher", lambda lr: enlarge(engine, lr, border="zero"))
+            teach(store, teacher, Torch(teacher, device=args.device))
         for number in range(len(store)):
             if min(store.lr(number).shape[:2]) >= patch:
                 Image.fromarray(store.hr(number)).save(folder / f"{number}-hr.png")

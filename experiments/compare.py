@@ -18,7 +18,6 @@ import numpy as np
 
 from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
 from dsclora.engines import open_engine
-from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs
 from dsclora.resize import imresize
 
@@ -58,19 +57,13 @@ def crops(names: list[str]) -> list[int]:
 def scores(model: weights.Model | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:
     """Of every picture, classic-y, by a model or (None) by bicubic; one that cannot be measured is an error."""
     engine = open_engine(model) if model is not None else None
-    measured = evaluate.evaluate(
+    return evaluate.scores(
         lambda lr: evaluate.as_published(engine, lr) if engine is not None else imresize(lr, scale),
         find_pairs(folder, scale),
         scale,
         metrics.protocol("classic-y", scale),
         size,
     )
-    found = []
-    for one in measured:
-        if isinstance(one, evaluate.Failure):
-            raise ImageError(one.error)
-        found.append(one.score)
-    return found
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from dsclora import adapter, evaluate, graph, metrics, profile, quantize, quantized, span, zoo
 from dsclora.adapter import Range
-from dsclora.evaluate import Measured, Uint8
+from dsclora.evaluate import Uint8
 from dsclora.pairs import PairStore, find_pairs, open_store
 from dsclora.weights import Model
 
@@ -63,8 +63,8 @@ def main() -> None:
         row: dict[str, object] = {"variant": name, "convs_in_int8": len(ranges or {})}
         for folder in arguments.on:
             pairs = find_pairs(folder, base.scale)
-            measured = evaluate.evaluate(run, pairs, base.scale, metrics.protocol("classic-y", base.scale))
-            row[folder.name] = round(evaluate.mean([m.score for m in measured if isinstance(m, Measured)])[0], 4)
+            scores = evaluate.scores(run, pairs, base.scale, metrics.protocol("classic-y", base.scale))
+            row[folder.name] = round(evaluate.mean(scores)[0], 4)
         picture = np.random.default_rng(0).random((1, 3, 256, 256), np.float32)
         times = []
         for _ in range(9):

@@ -281,6 +281,24 @@ def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_p
     assert np.array_equal(stored, np.concatenate([double(lr).ravel() for lr in seen[: len(pairs)] for _ in range(3)]))
 
 
+def test_every_size_of_a_large_picture_has_a_teacher_and_a_degradation_of_its_own(tmp_path: Path) -> None:
+    """Cut to the window they are equally large, as copies are."""
+    save(tmp_path / "photos" / "large.png", photo(96, 96))
+    numbers: list[int] = []
+
+    def reduce(hr: Uint8, number: int) -> Uint8:
+        numbers.append(number)
+        return imresize(hr, 0.5) // 2
+
+    pairs = find_pairs(tmp_path / "photos", 2)
+    store = open_store(pairs, 2, tmp_path / "s", reduce=reduce, copies=2, window=32, sizes=[1.0, 0.5])
+    assert numbers == [0, 1, 2, 3]
+    store.add_teacher("t", lambda lr: lr.repeat(2, 0).repeat(2, 1), undegraded=True)
+    taught = np.fromfile(tmp_path / "s" / "teacher-t.u8", np.uint8).reshape(4, 32, 32, 3)
+    for number in range(4):
+        assert np.array_equal(taught[number][::2, ::2], imresize(store.hr(number), 0.5))
+
+
 def test_what_is_wrong_is_said_before_any_picture_is_looked_at(tmp_path: Path) -> None:
     teacher = random_model(2, 8)
     (tmp_path / "run").mkdir()

@@ -165,11 +165,19 @@ def test_import_inspect_models(tmp_path: Path) -> None:
         "imported_from": "foreign.safetensors"
     }
     assert "x4, 26 channels, 130,828 parameters" in dsclora_("models").stdout
-    assert "span-x4-docs: adapter of span-x4, +" in dsclora_("models").stdout
+    assert "span-x4-docs: adapter of span-x4 for pages of text, +" in dsclora_("models").stdout
+    assert [name for name in zoo.adapter_names() if not zoo.purpose(name).startswith("for ")] == ["span-x4-int8"]
     listed = parsed(dsclora_("models", "--json"))
     assert listed["default"] == zoo.DEFAULT
     assert [row["name"] for row in listed["adapters"]] == zoo.adapter_names()
     assert "channels       26" in dsclora_("inspect", "span-x4").stdout
+
+
+def test_an_adapter_for_int8_is_no_remedy(tmp_path: Path) -> None:
+    save(tmp_path / "in.png", photo(16, 16))
+    said = dsclora_("upscale", "in.png", "--adapter", "span-x4-int8", cwd=tmp_path)
+    assert "does nothing for a picture that is not computed in int8" in said.stderr
+    assert (tmp_path / "in_x4.png").exists()
 
 
 def test_doctor() -> None:

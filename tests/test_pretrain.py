@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from conftest import ROOT, photo, random_model, save
 from dsclora import fit, image, pretrain, recipes, span, weights
 from dsclora.enlarge import self_ensemble
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
-from dsclora.pairs import find_pairs, open_store
+from dsclora.pairs import Uint8, discard, find_pairs, open_store
 from dsclora.resize import imresize
 
 RECIPE = """
@@ -286,6 +287,59 @@ def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -
     half = imresize(image.read_rgb8(find_pairs(folders[0], 2)[0].hr), 0.5)
     assert np.array_equal(store.hr(1), half[: half.shape[0] // 2 * 2, : half.shape[1] // 2 * 2])
     assert np.array_equal(store.lr(1), imresize(store.hr(1), 0.5))
+
+
+def test_patches_that_pictures_have_no_room_for_are_told_before_training(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    """Of all stages: the last one may begin after hours."""
+    text = RECIPE.replace("[network]", "sizes = [1.0, 0.5]\n[network]", 1).replace("patch = 32", "patch = {}")
+    said: list[str] = []
+    pretrain.pretrain(load(tmp_path, text.format(28)), *folders, tmp_path / "out", say=said.append)
+    assert said[-1] == "3 of 6 pictures are smaller than a patch of 28 pixels and left out"
+    with pytest.raises(ImageError, match="no picture is 64 pixels high and wide"):
+        pretrain.pretrain(load(tmp_path, text.format(64)), *folders, tmp_path / "other")
+    assert not (tmp_path / "other" / "log.jsonl").exists()
+
+
+def test_the_teacher_goes_on_where_it_was_interrupted(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store")
+    seen: list[int] = []
+
+    def twice(lr: Uint8) -> Uint8:
+        seen.append(lr.shape[0])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return lr.repeat(2, 0).repeat(2, 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        store.add_teacher("t", twice)
+    (part,) = (tmp_path / "store").glob("*.part")
+    part.write_bytes(part.read_bytes() + b"half a picture")
+    store.add_teacher("t", twice)
+    assert len(seen) == 4, "two pictures, the third in vain, and again"
+    whole = np.concatenate([store.lr(n).repeat(2, 0).repeat(2, 1).ravel() for n in range(3)])
+    assert np.array_equal(np.fromfile(tmp_path / "store" / "teacher-t.u8", np.uint8), whole)
+
+    (tmp_path / "store" / "teacher-other.part").touch()
+    discard(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_disk_without_room_is_told_before_decoding(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_pairs(folders[0], 2)
+    store = open_store(found, 2, tmp_path / "a", sizes=[1.0, 0.5])
+    taken = sum((tmp_path / "a" / name).stat().st_size for name in ("lr.u8", "hr.u8"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.9 * taken))
+    with pytest.raises(OutputError, match=r"the pictures take 0\.0 GB decoded, and 0\.0 GB are free"):
+        open_store(found, 2, tmp_path / "b", sizes=[1.0, 0.5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.1 * taken))
+    open_store(found, 2, tmp_path / "b", sizes=[1.0, 0.5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.5 * taken))
+    with pytest.raises(OutputError, match="the teacher's pictures take"):
+        store.add_teacher("t", lambda lr: lr.repeat(2, 0).repeat(2, 1))
 
 
 def test_an_interrupted_store_is_made_anew(tmp_path: Path, folders: tuple[Path, Path]) -> None:

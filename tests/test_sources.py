@@ -57,6 +57,16 @@ def test_many_pictures_to_judge_by_are_drawn(tmp_path: Path, monkeypatch: pytest
     assert any("5 of 12 pictures" in line for line in said)
 
 
+def test_of_many_large_pictures_the_middle_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes count, and copies where they are made."""
+    monkeypatch.setattr(sources, "_STORE", 6 * 3 * 160**2)
+    images = folder(tmp_path / "images", 6)
+    assert find_sources(recipe(copies=4), images, 2).windows[0] == 160
+    assert find_sources(recipe(sizes=[1.0, 0.8, 0.6, 0.5]), images, 2).windows[0] == 80
+    degraded = recipe(copies=4, degrade=[{"kind": "jpeg", "strength": [50, 50]}])
+    assert find_sources(degraded, images, 2).windows[0] == 80
+
+
 def test_a_guard_has_nothing_of_the_images(tmp_path: Path) -> None:
     images, guard = folder(tmp_path / "images", 8), folder(tmp_path / "guard", 8, first=20)
     save(guard / "same.png", photo(96, 96, seed=2))

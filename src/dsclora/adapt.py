@@ -195,7 +195,7 @@ def adapt(
         if plan is None:
             validations = recipe.validations
             if end is not None:
-                own = _plan(recipe, net, objective, choose, sources, end)  # on all processes: they share the cores
+                own = _plan(recipe, net, objective, choose, sources, end, say)  # on all processes: they share the cores
                 factor, validations = parallel.decided(lambda: own)
             plan = Plan(factor, validations, cached)
             if parallel.rank() == 0:
@@ -442,9 +442,8 @@ def _shrink_patches(
     if any(size < stage.patch for size, stage in zip(sizes, recipe.stages, strict=True)):
         say(f"small pictures: patches of {', '.join(map(str, sizes))} pixels")
     counts = [store.large(min(sizes) // scale) for store in stores]
-    for store, count in zip(stores, counts, strict=True):
-        if missing := store.large(0) - count:
-            say(f"{missing} of {store.large(0)} pictures are smaller than a patch and are not trained on")
+    for store in stores:
+        store.check_patches(sizes, say)
     stages = [stage.model_copy(update={"patch": size}) for size, stage in zip(sizes, recipe.stages, strict=True)]
     return recipe.model_copy(update={"stages": stages}), counts
 
@@ -464,31 +463,34 @@ def _is_cached(
 ) -> bool:  # fmt: skip
     """Whether the teacher enlarges the stores' pictures once, instead of the patches of every step.
 
-    It does where it must see the pictures undegraded or in eight orientations; where there is a budget of time, if it
-    takes no more than a third of it; else, if the patches are more work.
+    It must where it sees the pictures undegraded or in eight orientations. Else it does where there is a budget of time
+    if it takes no more than a third of it; without one, if the patches are more work.
+
+    Raises:
+        RecipeError: it must, and that takes more than half of the budget.
     """
-    if undegraded:
-        return True
-    if any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
+    required = undegraded or recipe.teacher_ensemble
+    if not required and any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False
     scale, pixels = stores[0].scale, sum(store.pixels for store in stores)
     if seconds is None:
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
-        return recipe.teacher_ensemble or pixels <= factor * sum(areas)
+        return required or pixels <= factor * sum(areas)
     sample = stores[0].lr(0)[:128, :128]
     own = partial(enlarge_by, teacher, scale, sample, ensemble=recipe.teacher_ensemble)
-    wait = _seconds(own) * pixels / (sample.size / 3)
-    if recipe.teacher_ensemble and wait > seconds / 2:
+    wait = _seconds(own) * pixels / (sample.size / 3) / (recipe.copies if undegraded else 1)
+    if required and wait > seconds / 2:
         raise RecipeError(
-            f"teacher_ensemble: the teacher's pictures take {wait / 60:.1f} minutes, more than half of what is left; "
-            "allow more --minutes, or leave it out"
+            f"the teacher's pictures take {wait / 60:.1f} minutes, more than half of what is left; allow more "
+            "--minutes, or leave out " + ("teacher_ensemble" if recipe.teacher_ensemble else "--teacher")
         )
-    return wait <= seconds / 3 or recipe.teacher_ensemble
+    return required or wait <= seconds / 3
 
 
 def _plan(
-    recipe: AdaptRecipe, net: nn.Module, objective: Objective, choose: Whole, sources: Sources, end: float
-) -> tuple[float, int]:
+    recipe: AdaptRecipe, net: nn.Module, objective: Objective, choose: Whole, sources: Sources, end: float,
+    say: Callable[[str], None],
+) -> tuple[float, int]:  # fmt: skip
     """Divide the time until `end` between judging and training: the stages' factor, and how many validations."""
     costs = [_seconds(partial(_step, copy.deepcopy(net), objective, stage)) for stage in recipe.stages]
     needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, costs, strict=True))
@@ -497,7 +499,10 @@ def _plan(
     last = 2 * validation / len(choose) * (len(sources.judge) + len(sources.general))
     left = end - time.perf_counter() - last
     validations = min(recipe.validations, max(2, int(0.25 * left / validation)))
-    return max(5.0, left - validation * (validations + 1)) / needed, validations
+    left -= validation * (validations + 1)
+    if left < 5:
+        say("no time is left but for five seconds of training; allow more --minutes")
+    return max(5.0, left) / needed, validations
 
 
 def _identity(*parts: object) -> str:

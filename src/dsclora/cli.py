@@ -172,6 +172,8 @@ def upscale(
     if suffix is not None and suffix not in SAVERS:
         raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
     content = _load_adapted(model, adapter or [], scale)
+    if any(added.ranges for added, _ in _adapters(adapter or [])):
+        _say("an adapter for int8 does nothing for a picture that is not computed in int8; see `dsclora export`")
     if scale is not None and scale > content.scale:
         raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
@@ -438,7 +440,10 @@ def adapt(
     guard: Annotated[
         Path | None, typer.Option("--guard", help="Pictures of other kinds, mixed in so that they are not forgotten.")
     ] = None,
-    start: Annotated[Path | None, typer.Option("--start", help="Go on from this adapter of the same base.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="Go on from this adapter of the same base: a bundled one's name or a file."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
@@ -483,7 +488,7 @@ def adapt(
         torch.set_num_threads(threads)
     own = ctx.with_resource(parallel.joined(device))
     model = zoo.load(base)
-    begun = adapter.read(start) if start else None
+    begun = zoo.load_adapter(start) if start else None
     teacher = teacher or (zoo.teacher_of(base) if guard is not None else None)
     teaching = zoo.load(teacher) if teacher else None
     folder = target.with_suffix(".run")
@@ -692,7 +697,7 @@ def quantize(
     output: Annotated[Path, typer.Option("--output", "-o", help="Adapter file to write.")],
     base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe; see recipes/adapters/.")
+        Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe, zoo/int8.toml.")
     ] = None,
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
@@ -1009,7 +1014,9 @@ def models(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
             print(f"{row['name']}: adapter of {row['training']['base']}, for `dsclora export --precision int8`")
             continue
         gain = row["training"]["result"]["held_out"]["gain"]
-        print(f"{row['name']}: adapter of {row['training']['base']}, {gain:+.2f} dB on pictures of its kind")
+        print(f"{row['name']}: adapter of {row['training']['base']} {zoo.purpose(row['name'])}, {gain:+.2f} dB")
+    print("gains: on pictures held out, of which some are clean; what an adapter costs on clean ones is in its card,")
+    print(zoo.adapters())
 
 
 @app.command()

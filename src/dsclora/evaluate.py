@@ -80,6 +80,22 @@ def evaluate(
             yield Failure(pair, str(error))
 
 
+def scores(
+    run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
+) -> list[Score]:
+    """Of every picture, as `evaluate`, where a mean of some would mislead.
+
+    Raises:
+        ImageError: one cannot be measured.
+    """
+    found = []
+    for one in evaluate(run, pairs, scale, protocol, size):
+        if isinstance(one, Failure):
+            raise ImageError(f"{one.pair.hr}: cannot be measured ({one.error})")
+        found.append(one.score)
+    return found
+
+
 def mean(scores: list[Score]) -> tuple[float, float]:
     """Mean PSNR and SSIM, as papers report them (the mean of the dB values).
 

@@ -6,9 +6,11 @@ step alone: a run that was interrupted goes on with the very patches it would ha
 """
 
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsclora import files, image
-from dsclora.errors import ImageError
+from dsclora.errors import ImageError, OutputError
 from dsclora.resize import crop_to_multiple, imresize
 
 Uint8 = npt.NDArray[np.uint8]
@@ -217,6 +219,32 @@ class PairStore:
         """How many different pictures are at least so many LR pixels high and wide."""
         return len({name for name, side in zip(self.names, self._sides, strict=True) if side >= patch})
 
+    def check_patches(self, patches: Iterable[int], say: Callable[[str], None]) -> None:
+        """Find out before any training which pictures are left out for being smaller than a patch.
+
+        Args:
+            patches: sides in HR pixels.
+            say: told, in one line for each side, how many are; of a picture at several sizes every one counts.
+
+        Raises:
+            ImageError: all of them.
+        """
+        rows = list(zip(self.names, self._sizes, strict=True))
+        for patch in sorted(set(patches)):
+            kept = {rows[number] for number in self._fitting(patch // self.scale)}
+            if left_out := len(set(rows)) - len(kept):
+                say(f"{left_out} of {len(set(rows))} pictures are smaller than a patch of {patch} pixels and left out")
+
+    def _fitting(self, patch: int) -> npt.NDArray[np.intp]:
+        """Numbers of the pictures that are at least so many LR pixels high and wide."""
+        numbers = np.flatnonzero(self._sides >= patch)
+        if not len(numbers):
+            raise ImageError(
+                f"no picture is {patch * self.scale} pixels high and wide, which the recipe's patch needs; "
+                "use a smaller patch or larger pictures"
+            )
+        return numbers
+
     def fingerprint(self) -> str:
         """Hash of all pixels."""
         content = hashlib.sha256(self._lr)  # type: ignore[arg-type]
@@ -229,18 +257,28 @@ class PairStore:
         With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
 
         The targets are rounded to uint8 and made from the upright picture only, though no teacher but a self-ensemble
-        is exactly equivariant to flips. In return the teacher costs nothing during training.
+        is exactly equivariant to flips. In return the teacher costs nothing during training. Interrupted and called
+        again, it goes on with the picture it had come to.
+
+        Raises:
+            OutputError: the disk has no room for them.
         """
         path = self._directory / f"teacher-{key}.u8"
         if not path.exists():
             growing = path.with_suffix(".part")
-            with growing.open("wb") as file:
-                for number, name in enumerate(self.names):
-                    before = (self.names[number - 1], self._sizes[number - 1])
-                    if not undegraded or not number or (name, self._sizes[number]) != before:  # else a copy of it
-                        lr = imresize(self.hr(number), 1 / self.scale) if undegraded else self.lr(number)
-                        target = np.ascontiguousarray(upscale(lr)).tobytes()
-                    file.write(target)
+            growing.touch()
+            ends = self._starts * self.scale**2
+            done = int(np.searchsorted(ends, growing.stat().st_size, "right")) - 1
+            _check_room(self._directory, int(ends[-1] - ends[done]), "the teacher's pictures")
+            with growing.open("r+b") as file:
+                file.truncate(int(ends[done]))
+                file.seek(0, os.SEEK_END)
+                for number in range(done, len(self)):
+                    hr = self.hr(number)
+                    if not undegraded or number == done or not np.array_equal(hr, self.hr(number - 1)):  # else a copy
+                        lr = imresize(hr, 1 / self.scale) if undegraded else self.lr(number)
+                        target = np.ascontiguousarray(upscale(lr))
+                    file.write(target.tobytes())
             growing.replace(path)
         self._teacher = np.memmap(path, np.uint8, "r")
 
@@ -256,15 +294,9 @@ class PairStore:
         Raises:
             ImageError: no picture is large enough.
         """
-        large = np.flatnonzero(self._sides >= patch)
-        if not len(large):
-            raise ImageError(
-                f"no picture is {patch * self.scale} pixels high and wide, which the recipe's patch needs; "
-                "use a smaller patch or larger pictures"
-            )
         random = np.random.default_rng((seed, step))
         lr, hr, teacher = [], [], []
-        for place, number in enumerate(random.choice(large, size).tolist()):
+        for place, number in enumerate(random.choice(self._fitting(patch), size).tolist()):
             h, w = self._sizes[number]
             y, x = int(random.integers(h - patch + 1)), int(random.integers(w - patch + 1))
             turns, flip = int(random.integers(4)), bool(random.integers(2))
@@ -294,11 +326,39 @@ def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
 
 def discard(directory: Path) -> None:
     """Remove the store in a folder, which `open_store` would make again, and nothing that is not of it."""
-    for file in (*(directory / name for name in ("pairs.json", "lr.u8", "hr.u8")), *directory.glob("teacher-*.u8")):
+    for file in (directory / "pairs.json", *_pixels_in(directory)):
         with suppress(OSError):  # Windows keeps a file that is mapped
             file.unlink(missing_ok=True)
     with suppress(OSError):
         directory.rmdir()
+
+
+def _pixels_in(directory: Path) -> list[Path]:
+    """What `open_store` and `PairStore.add_teacher` write, finished or not."""
+    return [*directory.glob("[lh]r.u8"), *directory.glob("teacher-*.u8"), *directory.glob("teacher-*.part")]
+
+
+def _decoded(pairs: Sequence[Pair], scale: int, copies: int, window: int | None, sizes: Sequence[float]) -> int:
+    """Bytes of a store of pictures, about, by what their files say of themselves."""
+    total = 0.0
+    for pair in pairs:
+        with suppress(ImageError):  # it is told when it is read
+            picture = image.open_picture(pair.hr)
+            for size in sizes:
+                height, width = (min(size * side, window or math.inf) for side in (picture.height, picture.width))
+                total += 3 * height * width * (1 + scale**-2) * copies
+    return int(total)
+
+
+def _check_room(directory: Path, size: int, what: str) -> None:
+    """Better now than after hours.
+
+    Raises:
+        OutputError: the disk has less than so many bytes left.
+    """
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise OutputError(f"{directory}: {what} take {size / 1e9:.1f} GB decoded, and {free / 1e9:.1f} GB are free")
 
 
 def open_store(
@@ -329,6 +389,7 @@ def open_store(
 
     Raises:
         ImageError: no picture can be read.
+        OutputError: the disk has no room for them.
     """
     stamp = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for p in pairs for f in (p.hr, p.lr) if f is not None]
     wanted = {
@@ -346,14 +407,16 @@ def open_store(
             return PairStore(directory, index)
         path.unlink()
     directory.mkdir(parents=True, exist_ok=True)
-    for stale in directory.glob("*.u8"):
+    for stale in _pixels_in(directory):
         stale.unlink()
+    _check_room(directory, _decoded(pairs, scale, copies, window, sizes), "the pictures")
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
         for number, pair in enumerate(pairs):
-            for size, copy in itertools.product(sizes, range(copies)):
+            for place, size in enumerate(size for size in sizes for _ in range(copies)):
                 try:
-                    lr, hr = read_pair(pair, scale, _numbered(reduce, number * copies + copy), window, size)
+                    numbered = _numbered(reduce, number * len(sizes) * copies + place)
+                    lr, hr = read_pair(pair, scale, numbered, window, size)
                     lr_file.write(np.ascontiguousarray(lr).tobytes())
                     hr_file.write(np.ascontiguousarray(hr).tobytes())
                     rows.append((pair.name, lr.shape[0], lr.shape[1]))

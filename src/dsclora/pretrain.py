@@ -111,6 +111,7 @@ def pretrain(
     except OSError as error:
         raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
     say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
+    store.check_patches((stage.patch for stage in recipe.stages), say)
 
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)

@@ -83,6 +83,7 @@ def quantize(
         if not resume:  # what an interrupted start leaves must not be taken for this run's
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         store = open_store(find_pairs(train, base.scale), base.scale, folder / "pictures", say, sizes=recipe.sizes)
+        store.check_patches((stage.patch for stage in recipe.stages), say)
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 

@@ -91,7 +91,8 @@ def find_sources(
     found = _find(images, scale, say)
     if recipe.degrade and found[0].lr is not None:
         raise RecipeError(f"degrade: {images} has LR pictures of its own; leave out one or the other")
-    window, guard_window = _training_window(len(found) * recipe.copies, recipe, scale), None
+    taken = len(found) * (recipe.copies if recipe.degrade else 1)
+    window, guard_window = _training_window(taken, recipe, scale), None
     # what lies outside is neither trained on nor judged by
     looked = _look(images, found, scale, max(WINDOW, window), say)
     if valid is None:
@@ -149,9 +150,10 @@ def find_sources(
 def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
     """Of so many pictures the middle that is trained on, HR pixels high and wide, a multiple of the scale.
 
-    All decoded they take about 4 GB of disk up to some 5,000 pictures (at patches of 256), and 0.8 MB each beyond.
+    All decoded they take about 4 GB of disk up to some 5,000 pictures (at patches of 256; sizes and copies counted) and
+    0.8 MB each beyond; a teacher's pictures take as much again.
     """
-    side = math.isqrt(_STORE // 3 // max(1, pictures))
+    side = math.isqrt(_STORE // 3 // max(1, pictures * len(recipe.sizes)))
     return max(side, 2 * max(stage.patch for stage in recipe.stages)) // scale * scale
 
 

@@ -1,5 +1,6 @@
 """What comes with the package: models and adapters with a card (Markdown) beside each, a recipe, some pictures."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def names() -> list[str]:
 
 def adapter_names() -> list[str]:
     """Which adapters are bundled."""
-    return sorted(path.stem for path in (_folder() / "adapters").glob("*.safetensors"))
+    return sorted(path.stem for path in adapters().glob("*.safetensors"))
 
 
 def load(name: str) -> weights.Model:
@@ -37,7 +38,19 @@ def load_adapter(name: str) -> adapter.Adapter:
     Raises:
         ModelError: neither; or the file is refused.
     """
-    return adapter.read(_find(name, _folder() / "adapters", "adapter", adapter_names()))
+    return adapter.read(_find(name, adapters(), "adapter", adapter_names()))
+
+
+def adapters() -> Path:
+    """Folder of the bundled adapters and their cards."""
+    return _folder() / "adapters"
+
+
+def purpose(name: str) -> str:
+    """What a bundled adapter is for, in the first words of its card."""
+    card = (adapters() / f"{name}.md").read_text(encoding="utf-8")
+    said = re.search(r"^Adapter of `[^`]+` (for [^:.;]+)", card, re.MULTILINE)
+    return said.group(1) if said else "as its card says"
 
 
 def suited(factor: float | None = None, added: adapter.Adapter | None = None) -> str:
