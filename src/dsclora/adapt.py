@@ -527,5 +527,7 @@ def _seconds(work: Callable[[], object]) -> float:
     for _ in range(7):
         begin = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what a GPU was told is only begun when the call returns
         times.append(time.perf_counter() - begin)
     return float(np.median(times[2:]))
