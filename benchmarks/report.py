@@ -26,6 +26,7 @@ from matplotlib import pyplot
 
 from dsclora import doctor, evaluate, image, metrics, profile, weights, zoo
 from dsclora.engines import open_engine
+from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs
 from dsclora.resize import imresize
 from dsclora.weights import Model
@@ -221,7 +222,10 @@ def bicubic(bench: Path, scale: int) -> dict[str, Any]:
 def measured(folder: Path, scale: int, run: Any) -> tuple[float, float]:
     """Means over a folder."""
     protocol = metrics.protocol("classic-y", scale)
-    return evaluate.mean(evaluate.scores(run, find_pairs(folder, scale), scale, protocol))
+    try:
+        return evaluate.mean(evaluate.scores(run, find_pairs(folder, scale), scale, protocol))
+    except ImageError as error:
+        sys.exit(str(error))
 
 
 def quality_table(rows: list[dict[str, Any]]) -> list[str]:

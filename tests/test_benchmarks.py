@@ -13,7 +13,6 @@ import report
 from conftest import ROOT, photo, random_model, save
 from dsclora import weights
 from dsclora.engines import bf16_on_cpu
-from dsclora.errors import ImageError
 
 
 def test_training(tmp_path: Path) -> None:
@@ -58,7 +57,7 @@ def test_a_picture_that_fails_is_not_left_out_of_a_mean(tmp_path: Path) -> None:
         save(tmp_path / "HR" / f"{number}.png", photo(48, 64, seed=number))
     assert report.measured(tmp_path, 4, lambda lr: lr.repeat(4, 0).repeat(4, 1))[0] > 5
     (tmp_path / "HR" / "1.png").write_bytes(b"cut off")
-    with pytest.raises(ImageError, match=r"1\.png: cannot be measured"):
+    with pytest.raises(SystemExit, match=r"1\.png"):
         report.measured(tmp_path, 4, lambda lr: lr.repeat(4, 0).repeat(4, 1))
 
 

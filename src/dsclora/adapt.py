@@ -472,13 +472,14 @@ def _is_cached(
     required = undegraded or recipe.teacher_ensemble
     if not required and any(stage.affinity_weight for stage in recipe.stages):  # its features are needed at every step
         return False
-    scale, pixels = stores[0].scale, sum(store.pixels for store in stores)
+    scale = stores[0].scale
+    shown = sum(store.pixels / store.copies for store in stores)  # of copies one
     if seconds is None:
         areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
-        return required or pixels <= factor * sum(areas)
+        return required or shown <= factor * sum(areas)
     sample = stores[0].lr(0)[:128, :128]
     own = partial(enlarge_by, teacher, scale, sample, ensemble=recipe.teacher_ensemble)
-    wait = _seconds(own) * pixels / (sample.size / 3) / (recipe.copies if undegraded else 1)
+    wait = _seconds(own) * shown / (sample.size / 3)
     if required and wait > seconds / 2:
         raise RecipeError(
             f"the teacher's pictures take {wait / 60:.1f} minutes, more than half of what is left; allow more "

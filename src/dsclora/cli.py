@@ -171,8 +171,9 @@ def upscale(
     suffix = None if format is None else "." + format.lower().lstrip(".")
     if suffix is not None and suffix not in SAVERS:
         raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
-    content = _load_adapted(model, adapter or [], scale)
-    if any(added.ranges for added, _ in _adapters(adapter or [])):
+    added = _adapters(adapter or [])
+    content = _load_adapted(model, added, scale)
+    if any(one.ranges for one, _ in added):
         _say("an adapter for int8 does nothing for a picture that is not computed in int8; see `dsclora export`")
     if scale is not None and scale > content.scale:
         raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
@@ -284,7 +285,7 @@ def evaluate(
     for path in (csv, grid):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another name or pass --overwrite")
-    content = _load_adapted(model, adapter or [])
+    content = _load_adapted(model, _adapters(adapter or []))
     running = open_engine(content, engine, precision, device, threads)
     chosen = metrics.protocol(protocol, content.scale)
     pairs = find_pairs(images, content.scale)
@@ -573,7 +574,7 @@ def merge(
     """
     from dsclora import weights
 
-    content = _load_adapted(base, adapters)
+    content = _load_adapted(base, _adapters(adapters))
     weights.write(output, content, overwrite)
     if as_json:
         _print_json({"output": output, **weights.describe(content)})
@@ -643,9 +644,10 @@ def export(
     """
     from dsclora import export as verb
 
-    content = _load_adapted(model, adapter or [])
+    added = _adapters(adapter or [])
+    content = _load_adapted(model, added)
     content = replace(content, name=name or content.name)
-    ranged = [added for added, _ in _adapters(adapter or []) if added.ranges]
+    ranged = [one for one, _ in added if one.ranges]
     if precision == "int8" and len(ranged) > 1:
         raise UsageError(f"{ranged[0].name} and {ranged[1].name} both have ranges for int8; which are meant?")
     targets = [target for target in verb.TARGETS if target in to]
@@ -815,7 +817,7 @@ def profile(
     if adapter and len(model or []) > 1:
         raise UsageError("--adapter: of several models it is not clear which; merge it into one (dsclora merge)")
     if adapter:
-        content = _load_adapted(model[0] if model else None, adapter)
+        content = _load_adapted(model[0] if model else None, _adapters(adapter))
         subjects = [verb.Subject(content.name, content, content.scale)]
     else:
         subjects = [verb.load(each) for each in model or ["span-x4"]]
@@ -915,17 +917,16 @@ def _print_challenge(rules: Any, entries: list[Any]) -> None:
     print(f"the gates, {rules.valid:.2f} dB on DIV2K_LSDIR valid and {rules.test:.2f} on test, are for those pictures")
 
 
-def _load_adapted(model: str | None, adapters: list[str], factor: float | None = None) -> Any:
-    """A base (by default the one for the adapters or the factor) with adapters, `FILE` or `FILE:STRENGTH`, added."""
+def _load_adapted(model: str | None, added: list[tuple[Any, float]], factor: float | None = None) -> Any:
+    """A base (by default the one for the adapters or the factor) with adapters added."""
     from dsclora import adapter, zoo
 
-    parsed = _adapters(adapters)
-    content = zoo.load(model or zoo.suited(factor, parsed[0][0] if parsed else None))
-    return adapter.merge(content, parsed) if parsed else content
+    content = zoo.load(model or zoo.suited(factor, added[0][0] if added else None))
+    return adapter.merge(content, added) if added else content
 
 
 def _adapters(texts: list[str]) -> list[tuple[Any, float]]:
-    """Adapters with their strengths."""
+    """Adapters, `FILE` or `FILE:STRENGTH`, with their strengths."""
     from dsclora import zoo
 
     parsed = []

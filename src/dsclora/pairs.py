@@ -175,11 +175,12 @@ class PairStore:
     Attributes:
         scale: HR side over LR side.
         names: file names, in order.
+        copies: how often every picture is there, at each of its sizes.
     """
 
     def __init__(self, directory: Path, index: dict[str, object]) -> None:
         self._directory, self._index = directory, index
-        self.scale = int(str(index["scale"]))
+        self.scale, self.copies = int(str(index["scale"])), int(str(index["copies"]))
         rows: list[tuple[str, int, int]] = [(str(n), int(h), int(w)) for n, h, w in index["lr"]]  # type: ignore[attr-defined]
         self.names = [name for name, _, _ in rows]
         self._sizes = [(h, w) for _, h, w in rows]
@@ -229,11 +230,11 @@ class PairStore:
         Raises:
             ImageError: all of them.
         """
-        rows = list(zip(self.names, self._sizes, strict=True))
         for patch in sorted(set(patches)):
-            kept = {rows[number] for number in self._fitting(patch // self.scale)}
-            if left_out := len(set(rows)) - len(kept):
-                say(f"{left_out} of {len(set(rows))} pictures are smaller than a patch of {patch} pixels and left out")
+            # copies of a picture fit alike
+            if left_out := (len(self) - len(self._fitting(patch // self.scale))) // self.copies:
+                total = len(self) // self.copies
+                say(f"{left_out} of {total} pictures are smaller than a patch of {patch} pixels and left out")
 
     def _fitting(self, patch: int) -> npt.NDArray[np.intp]:
         """Numbers of the pictures that are at least so many LR pixels high and wide."""
@@ -270,9 +271,8 @@ class PairStore:
             ends = self._starts * self.scale**2
             done = int(np.searchsorted(ends, growing.stat().st_size, "right")) - 1
             _check_room(self._directory, int(ends[-1] - ends[done]), "the teacher's pictures")
-            with growing.open("r+b") as file:
-                file.truncate(int(ends[done]))
-                file.seek(0, os.SEEK_END)
+            os.truncate(growing, int(ends[done]))
+            with growing.open("ab") as file:
                 for number in range(done, len(self)):
                     hr = self.hr(number)
                     if not undegraded or number == done or not np.array_equal(hr, self.hr(number - 1)):  # else a copy

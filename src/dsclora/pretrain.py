@@ -98,6 +98,8 @@ def pretrain(
 
     def open_pictures() -> PairStore:
         store = open_store(find_pairs(train, scale), scale, output / "pictures", say, sizes=recipe.sizes)
+        say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
+        store.check_patches((stage.patch for stage in recipe.stages), say)
         if distilling and teacher is not None:
             ensemble = recipe.teacher_ensemble
             ways = ", each in eight orientations" if ensemble else ""
@@ -110,8 +112,6 @@ def pretrain(
         store = parallel.in_turns(open_pictures)
     except OSError as error:
         raise OutputError(f"{error.filename or output}: cannot be written ({error.strerror})") from error
-    say(f"{len(store)} pictures to train on, {len(validation)} to validate on")
-    store.check_patches((stage.patch for stage in recipe.stages), say)
 
     torch.manual_seed(recipe.seed)
     net = span.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
