@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], help="of the originals")
     parser.add_argument("--bicubic", action="store_true", help="a row for bicubic interpolation too")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     base = zoo.load(given.base)
     variants: list[tuple[str, float, weights.Model | None]] = [("base", 0.0, base)]
     if given.bicubic:

@@ -81,10 +81,10 @@ def _cpu() -> dict[str, Any]:
     """Name and the instruction sets that matter, where the system tells (Linux)."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags.update(value.split())
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        told = {key.strip(): value.strip() for key, _, value in lines}
+        name = told.get("model name", name)
+        if "cpu family" in told:  # names of virtual machines ("AMD EPYC") do not tell generations apart
+            name += f", family {told['cpu family']}, model {told['model']}"
+        flags.update((told.get("flags") or told.get("Features", "")).split())
     return {"name": name, "features": [f for f in _CPU_FEATURES if f in flags]}
