@@ -18,11 +18,13 @@ from dsclora.adapter import Adapter, Update
 from dsclora.errors import ModelError, OutputError, UsageError
 from dsclora.weights import Model
 
+CONVS = ("block_1.c1_r.eval_conv", "conv_cat", "upsampler.0")
+
 
 def make(base: Model, seed: int = 0, rank: int = 2, name: str = "a") -> Adapter:
     random = np.random.default_rng(seed)
     updates = {}
-    for conv in ("block_1.c1_r.eval_conv", "conv_cat", "upsampler.0"):
+    for conv in CONVS:
         rows, columns, inner = Update.shapes(base.tensors[f"{conv}.weight"].shape, rank)
         a, b = random.normal(0, 0.1, (inner, columns)), random.normal(0, 0.1, (rows, inner))
         updates[conv] = Update(a.astype(np.float32), b.astype(np.float32), rank, 2.0 * rank)
@@ -42,7 +44,7 @@ def test_files_keep_everything(model: Model, tmp_path: Path) -> None:
 
 
 def test_merging_adds_up_and_strength_is_a_dial(model: Model) -> None:
-    a, b = make(model, 0), make(model, 1, name="b")
+    a, b = make(model, 0), replace(make(model, 1, name="b"), license="MIT")
     key = "upsampler.0.weight"
     update = a.updates["upsampler.0"]
     by_hand = model.tensors[key] + 2 * (update.b @ update.a).reshape(model.tensors[key].shape)
@@ -56,6 +58,10 @@ def test_merging_adds_up_and_strength_is_a_dial(model: Model) -> None:
     np.testing.assert_allclose(both.tensors[key] - model.tensors[key], sum(change), atol=1e-6)
     assert both.tensors["conv_1.eval_conv.weight"] is model.tensors["conv_1.eval_conv.weight"]
     assert [m["strength"] for m in both.training["merged"]] == [0.5, 2.0]
+    assert both.license == "CC0-1.0 AND MIT"
+    assert adapter.merge(both, []).license == both.license
+    odd = adapter.merge(replace(model, training={"merged": 5}), [(a, 0.5)])
+    assert odd.training["merged"] == both.training["merged"][:1]
 
 
 def test_an_adapter_fits_one_base(model: Model) -> None:
@@ -113,6 +119,7 @@ def test_what_cannot_be_extracted(model: Model) -> None:
         ({"ranks": "{}"}, "damaged header"),
         ({"ranks": "[1]"}, "damaged header"),
         ({"alphas": '{"conv_cat": 1}'}, "damaged header"),
+        ({"alphas": json.dumps(dict.fromkeys(CONVS, 10**400))}, "damaged header"),
         ({"variant": "peft"}, "damaged header"),
         ({"scale": "two"}, "damaged header"),
         ({"base_sha256": None}, "damaged header"),

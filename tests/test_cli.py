@@ -176,7 +176,7 @@ def test_import_inspect_models(tmp_path: Path) -> None:
 def test_an_adapter_for_int8_is_no_remedy(tmp_path: Path) -> None:
     save(tmp_path / "in.png", photo(16, 16))
     said = dsclora_("upscale", "in.png", "--adapter", "span-x4-int8", cwd=tmp_path)
-    assert "does nothing for a picture that is not computed in int8" in said.stderr
+    assert "span-x4-int8 is for networks in int8" in said.stderr
     assert (tmp_path / "in_x4.png").exists()
 
 
@@ -200,6 +200,7 @@ def test_evaluate(tmp_path: Path) -> None:
     assert report["mean"]["psnr"] == pytest.approx(np.mean([i["psnr"] for i in report["images"]]))
     assert pyvips.Image.new_from_file(str(tmp_path / "a.png")).height > 128
     assert "exists already" in dsclora_(*arguments, code=2).stderr
+    assert "name two files" in dsclora_(*arguments[:4], "--grid", tmp_path / "a.csv", "--overwrite", code=2).stderr
     text = dsclora_(*arguments, "--overwrite", "--protocol", "ntire-rgb").stdout
     assert "mean of 2" in text
     assert "channels: rgb" in text

@@ -127,6 +127,9 @@ def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
             choose(name, precision="bf16")
     assert choose("torch", precision="bf16").name == "torch"
     assert choose(device="cuda").name == "torch"
+    assert choose(scale=8).name == "openvino"
+    with pytest.raises(EngineError, match="engine native enlarges 4 times at most, this network 8 times"):
+        choose("native", scale=8)
     with pytest.raises(EngineError, match="unknown engine"):
         choose("tensorrt")
     with pytest.raises(EngineError, match="unknown device"):

@@ -303,6 +303,84 @@ def test_find_passes_over_what_is_hidden_or_no_picture(tmp_path: Path) -> None:
     assert [str(p.relative_to(tmp_path)) for p in image.find(tmp_path)] == ["a/c.jpeg", "b.PNG"]
 
 
+def test_find_follows_links_and_enters_every_folder_once(tmp_path: Path) -> None:
+    for name in ("in/a.png", "other/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    assert [str(p.relative_to(tmp_path)) for p in image.find(tmp_path / "in")] == ["in/a.png", "in/more/b.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "locked/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listing = os.scandir
+
+    def scandir(path: Any) -> Any:  # permissions do not hold for root
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ImageError, match=r"locked: cannot be read \(Permission denied\)"):
+        image.find(tmp_path)
+    told: list[ImageError] = []
+    assert image.find(tmp_path, told.append) == [tmp_path / "a.png"]
+    assert len(told) == 1
+
+
+def test_a_picture_with_a_gain_map_is_an_ordinary_one(tmp_path: Path) -> None:
+    source = tmp_path / "ultra.jpg"
+    linear = pyvips.Image.new_from_array(photo(48, 64)).copy(interpretation="srgb").colourspace("scrgb") * 1.5
+    linear.copy(interpretation="scrgb").uhdrsave(str(source))
+    plain = pyvips.Image.jpegload(str(source)).numpy()
+    picture = open_picture(source)
+    assert np.array_equal(picture.rows()(0, 48), plain)
+    assert "gain map" in picture.notices[0]
+    copy(source, tmp_path / "out.jpg")
+    assert str(pyvips.Image.new_from_file(str(tmp_path / "out.jpg")).get("vips-loader")) == "jpegload"
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of grey with that gamma."""
+    white = struct.pack(">iii", int(0.9642 * 65536), 65536, int(0.8249 * 65536))
+    name = b"grey"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(80 - len(name)),
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        b"kTRC": b"curv" + bytes(4) + struct.pack(">IHH", 1, round(gamma * 256), 0),
+    }
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I", start + len(body)) + bytes(4) + struct.pack(">I", 0x02100000) + b"mntrGRAYXYZ "
+    return head + bytes(12) + b"acsp" + bytes(28) + white + bytes(48) + table + body
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".png", ".jpg", ".tif"])
+def test_a_grey_profile_is_kept_or_applied(tmp_path: Path, suffix: str, bands: int) -> None:
+    def profiled(picture: pyvips.Image) -> pyvips.Image:
+        picture = picture.copy()
+        picture.set_type(pyvips.GValue.blob_type, "icc-profile-data", grey_profile(1.8))
+        return picture
+
+    flat = np.full((32, 32, bands), 118, np.uint8)
+    flat[..., 1:] = 255
+    source = save(tmp_path / "in.png", flat, profiled)
+    shown = pyvips.Image.new_from_file(str(source))[0].icc_transform("srgb", embedded=True).numpy()
+    assert shown[0, 0, 0] > 130
+    copy(source, tmp_path / f"out{suffix}")
+    made = pyvips.Image.new_from_file(str(tmp_path / f"out{suffix}"))
+    colour = made[: made.bands - 1] if made.hasalpha() else made
+    if made.get_typeof("icc-profile-data"):
+        colour = colour.icc_transform("srgb", embedded=True)
+    assert np.abs(colour.numpy().astype(int) - shown[0, 0]).max() <= 2
+
+
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write \.bmp"):
         Output(tmp_path / "x.bmp", 9, 9)

@@ -13,7 +13,7 @@ import pyvips
 
 from conftest import ROOT, Nearest, photo, save
 from dsclora import image
-from dsclora.errors import OutOfMemoryError, OutputError, UsageError
+from dsclora.errors import ImageError, OutOfMemoryError, OutputError, UsageError
 from dsclora.upscale import Job, Options, Result, plan_jobs, upscale_file, upscale_files
 
 DEFAULTS = Options()
@@ -75,6 +75,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             planned(inputs, output)
     with pytest.raises(UsageError, match="contradict"):
         planned(["a.jpg"], "out.png", suffix=".jpg")
+    assert planned(["a.jpg"], "out.jpeg", suffix=".jpg") == ["out.jpeg"]
 
 
 def test_inputs_that_name_nothing(tmp_path: Path) -> None:
@@ -84,6 +85,19 @@ def test_inputs_that_name_nothing(tmp_path: Path) -> None:
     assert "no such file" in reasons[0]
     assert "no pictures in it" in reasons[1]
     assert "no such file" in reasons[2]
+
+
+def test_inputs_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png", photo(9, 8))
+    long = str(tmp_path / ("x" * 300 + ".png"))
+    jobs, failed = plan_jobs([long, str(tmp_path / "a.png")], None, Options(), 4)
+    assert [job.source.name for job in jobs] == ["a.png"]
+    assert "cannot be read (File name too long)" in (failed[0].error or "")
+    assert len(plan_jobs([long], tmp_path / "out.png", Options(), 4)[1]) == 1
+    with pytest.raises(UsageError, match="nothing is beside it"):
+        plan_jobs(["/"], None, Options(), 4)
+    monkeypatch.setattr("dsclora.image.find", lambda _, unreadable: unreadable(ImageError("sub: closed")) or [])
+    assert [f.error for f in plan_jobs([str(tmp_path)], None, Options(), 4)[1]] == ["sub: closed"]
 
 
 @pytest.mark.parametrize(

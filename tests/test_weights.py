@@ -87,6 +87,8 @@ def test_damage_is_named(model_file: Path) -> None:
     spoil(lambda t, h: h.update(training="[1]"), "damaged header")
     spoil(lambda t, h: h.update(training="[" * 100_000), "damaged header")
     spoil(lambda t, h: h.update(training='{"a": NaN}'), "damaged header")
+    spoil(lambda t, h: h.update(training='{"a": 1e999}'), "damaged header")
+    spoil(lambda t, h: h.update(mean=f"[1, 1, {'9' * 400}]"), "damaged header")
     spoil(lambda t, h: h.update(range="nan"), "damaged header")
     spoil(lambda t, h: h.update(range="0"), "damaged header")
     spoil(lambda t, h: h.update(architecture="efdn"), "damaged header")
@@ -206,6 +208,24 @@ def test_odd_tensors_are_one_line(tmp_path: Path, model: Model, odd: dict[str, t
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match=r"odd\.pth"):
         weights.import_file(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "C64"])
+def test_numbers_that_no_span_has_are_one_line(tmp_path: Path, dtype: str) -> None:
+    header = json.dumps({"conv_1.eval_conv.weight": {"dtype": dtype, "shape": [8], "data_offsets": [0, 64]}})
+    if dtype != "C64":
+        header = header.replace("64", "8")
+    (tmp_path / "odd.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(64))
+    for read in (weights.read, weights.import_file):
+        with pytest.raises(ModelError, match=r"odd\.safetensors"):
+            read(tmp_path / "odd.safetensors")
+
+
+def test_tensors_without_dimensions_are_one_line(tmp_path: Path, model: Model) -> None:
+    scalar = {"conv_1.eval_conv.weight": np.zeros((), np.float32)}
+    save_file({**model.tensors, **scalar}, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match=r"odd\.safetensors"):
+        weights.read(tmp_path / "odd.safetensors")
 
 
 def test_a_picture_called_pth(tmp_path: Path) -> None:

@@ -136,8 +136,10 @@ def merge(base: Model, adapters: Sequence[tuple[Adapter, float]]) -> Model:
             raise ModelError(f"{key}: infinite after merging; use a smaller strength")
     merged = [{"adapter": a.name, "strength": s, "training": dict(a.training)} for a, s in adapters]
     name = "+".join([base.name, *(a.name if s == 1 else f"{a.name}:{s:g}" for a, s in adapters)])
-    training = {**base.training, "merged": [*base.training.get("merged", []), *merged]}
-    return replace(base, tensors=tensors, training=training, name=name)
+    earlier = base.training.get("merged")
+    training = {**base.training, "merged": [*(earlier if isinstance(earlier, list) else []), *merged]}
+    license = " AND ".join(dict.fromkeys([base.license, *(a.license for a, _ in adapters)]))
+    return replace(base, tensors=tensors, training=training, license=license, name=name)
 
 
 def check_fits(adapter: Adapter, base: Model) -> None:
@@ -301,7 +303,7 @@ def read(path: str | os.PathLike[str]) -> Adapter:
             path.stem,
             ranges,
         )
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
     if not all(np.isfinite(t).all() for u in updates.values() for t in (u.a, u.b)):
         raise ModelError(f"{path}: holds NaN or infinite numbers; get the file again")

@@ -52,7 +52,9 @@ DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option("--device",
 TrainDeviceOption = Annotated[
     Literal["cpu", "cuda"], typer.Option("--device", help="To train on; under torchrun, one GPU a process.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of the engine; all cores by default.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="Of the engine; all cores by default.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 
@@ -173,8 +175,12 @@ def upscale(
         raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
     added = _adapters(adapter or [])
     content = _load_adapted(model, added, scale)
-    if any(one.ranges for one, _ in added):
-        _say("an adapter for int8 does nothing for a picture that is not computed in int8; see `dsclora export`")
+    for one, _ in added:
+        if one.ranges:
+            _say(
+                f"{one.name} is for networks in int8, and this one runs in floating point: the picture changes, but "
+                "not for the better; see `dsclora export --precision int8`"
+            )
     if scale is not None and scale > content.scale:
         raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
@@ -285,6 +291,8 @@ def evaluate(
     for path in (csv, grid):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another name or pass --overwrite")
+    if csv is not None and csv == grid:
+        raise UsageError(f"--csv and --grid are both {csv}; name two files")
     content = _load_adapted(model, _adapters(adapter or []))
     running = open_engine(content, engine, precision, device, threads)
     chosen = metrics.protocol(protocol, content.scale)
@@ -307,10 +315,6 @@ def evaluate(
     psnr, ssim = verb.mean(scores)
     lr_from = "given" if pairs[0].lr is not None else "MATLAB-exact bicubic of HR"
     spelled = chosen.describe() | {"lr": lr_from, "engine": running.name}
-    if csv is not None:
-        verb.write_csv(csv, scores, overwrite)
-    if grid is not None:
-        sheets.write_grid(grid, details, ["bicubic", content.name, "original"], overwrite)
     if as_json:
         facts = {"name": content.name, "scale": content.scale, "sha256": content.sha256}
         _print_json(
@@ -324,9 +328,13 @@ def evaluate(
         )
     else:
         for s in scores:
-            print(f"{s.name:<40} {s.psnr:8.4f} dB  {s.ssim:.5f}")
+            print(f"{printable(s.name):<40} {s.psnr:8.4f} dB  {s.ssim:.5f}")
         print(f"{f'mean of {len(scores)}':<40} {psnr:8.4f} dB  {ssim:.5f}")
-        print(f"{content.name}; " + "; ".join(f"{k}: {v}" for k, v in spelled.items()))
+        print(f"{printable(content.name)}; " + "; ".join(f"{k}: {v}" for k, v in spelled.items()))
+    if csv is not None:  # what is measured has been told, should they not be writable
+        verb.write_csv(csv, scores, overwrite)
+    if grid is not None:
+        sheets.write_grid(grid, details, ["bicubic", content.name, "original"], overwrite)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -991,7 +999,7 @@ def inspect(
         _print_json(facts)
     else:
         for key, value in facts.items():
-            print(f"{key:<14} {json.dumps(value) if isinstance(value, dict) else value}")
+            print(f"{key:<14} {printable(json.dumps(value) if isinstance(value, dict) else str(value))}")
 
 
 @app.command()

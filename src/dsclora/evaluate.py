@@ -113,7 +113,10 @@ def write_csv(path: Path, scores: list[Score], overwrite: bool = False) -> None:
     Raises:
         OutputError: the target exists and `overwrite` is false, or cannot be written.
     """
-    with files.replacing(path, overwrite) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.replacing(path, overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # as the names are
+    ):
         rows = csv.writer(file)
         rows.writerow(["name", "psnr", "ssim"])
         rows.writerows([s.name, f"{s.psnr:.6f}", f"{s.ssim:.6f}"] for s in scores)

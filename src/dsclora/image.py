@@ -54,6 +54,7 @@ class Saver:
         bits: per sample at the most.
         alpha: whether it holds transparency.
         longest: side in pixels.
+        grey: whether it holds grey as such. Else it becomes RGB, to which a grey ICC profile would not apply.
     """
 
     options: str
@@ -61,6 +62,7 @@ class Saver:
     bits: int
     alpha: bool
     longest: int
+    grey: bool = True
 
 
 _JPEG = Saver("Q={quality}", 95, 8, False, 65_500)  # optimize_coding would hold the whole picture in memory
@@ -69,8 +71,8 @@ SAVERS = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".png": Saver("compression=6,filter=sub", None, 16, True, 2**31 - 1),
-    ".webp": Saver("Q={quality},smart_subsample", 95, 8, True, 16_383),
-    ".avif": Saver("Q={quality},effort=3", 85, 8, True, 16_384),
+    ".webp": Saver("Q={quality},smart_subsample", 95, 8, True, 16_383, grey=False),
+    ".avif": Saver("Q={quality},effort=3", 85, 8, True, 16_384, grey=False),
     ".tif": _TIFF,
     ".tiff": _TIFF,
 }
@@ -133,21 +135,39 @@ class Picture:
         return read
 
 
-def find(folder: Path) -> list[Path]:
+def find(folder: Path, unreadable: Callable[[ImageError], None] | None = None) -> list[Path]:
     """All pictures below a folder, by suffix, sorted; hidden files and folders are passed over.
+
+    Links to folders are followed, and every folder is entered once.
+
+    Args:
+        folder: to search.
+        unreadable: called with what is wrong with a folder below that cannot be read; by default it is raised.
 
     Raises:
         ImageError: not a folder, or none found.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: not a folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+
+    def refuse(error: OSError) -> None:
+        problem = ImageError(f"{error.filename}: cannot be read ({error.strerror})")
+        if unreadable is None:
+            raise problem from error
+        unreadable(problem)
+
+    found: list[Path] = []
+    entered: set[str] = set()
+    for at, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(at)
+        if real in entered:
+            below.clear()
+            continue
+        entered.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        paths = (Path(at, name) for name in names if not name.startswith("."))
+        found.extend(path for path in paths if path.suffix.lower() in READABLE and os.path.isfile(path))  # noqa: PTH113
+    found.sort()
     if not found:
         raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(READABLE))})")
     return found
@@ -172,11 +192,13 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _open(path: Path, max_pixels: int) -> Picture:
-    image = _load(path, "sequential", max_pixels)
+    image, gain_map = _load(path, "sequential", max_pixels)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     if orientation not in (1, 2):  # 2 mirrors left to right, which can be done row by row
-        image = _load(path, "random", max_pixels)
+        image, _ = _load(path, "random", max_pixels)
     notices = []
+    if gain_map:
+        notices.append(f"{path}: is a picture for HDR screens too; what makes it one (the gain map) is left out")
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if frames > 1:
         notices.append(f"{path}: has {frames} frames or pages; only the first is enlarged")
@@ -208,7 +230,12 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
 
 
-def _load(path: Path, access: str, max_pixels: int) -> pyvips.Image:
+def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
+    """The picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
+
+    def source() -> pyvips.Source:  # not a file name: vips would read options out of names such as "a[1]"
+        return pyvips.Source.new_from_file(os.fsencode(path))
+
     try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder")
@@ -216,9 +243,12 @@ def _load(path: Path, access: str, max_pixels: int) -> pyvips.Image:
             raise ImageError(f"{path}: not a regular file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
-        # a source, not a file name: vips would read options out of names such as "a[1]"
-        source = pyvips.Source.new_from_file(os.fsencode(path))
-        image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error")
+        image = pyvips.Image.new_from_source(source(), "", access=access, fail_on="error")
+        gain_map = str(image.get("vips-loader")).startswith("uhdrload")
+        if gain_map:  # before it lies an ordinary JPEG
+            image = pyvips.Image.jpegload_source(source(), access=access, fail_on="error")
+            if image.get_typeof("xmp-data") and b"hdr-gain-map" in bytes(image.get("xmp-data")):
+                image = _without(image, "xmp-data")
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     except pyvips.Error as error:
@@ -233,7 +263,7 @@ def _load(path: Path, access: str, max_pixels: int) -> pyvips.Image:
             f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
             "megapixels; if it is meant to be so large, raise --max-megapixels"
         )
-    return image
+    return image, gain_map
 
 
 def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
@@ -391,6 +421,9 @@ def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
             image.set_type(like.image.get_typeof(name), name, value)
     # the EXIF block still says how the camera was held, which has been applied
     image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    if not output.saver.grey and image.bands < 3 and image.get_typeof("icc-profile-data"):
+        colour = image[0].icc_transform("srgb", embedded=True)
+        image = colour.bandjoin(image[1]) if image.bands == 2 else colour
     return image
 
 

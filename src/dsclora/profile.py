@@ -191,7 +191,8 @@ def settled(setting: Setting, subjects: Sequence[Subject]) -> Setting:
     name = setting.engine
     if foreign and name == "auto":
         name = "openvino"
-    name = choose(name, setting.device, setting.precision).name
+    scale = max((s.network.scale for s in subjects if isinstance(s.network, Model)), default=None)
+    name = choose(name, setting.device, setting.precision, scale).name
     if foreign and name not in ("openvino", "onnxruntime"):
         raise UsageError(
             f"{foreign[0]} is an ONNX file, which runs in openvino or onnxruntime; --engine {name} does not"

@@ -45,7 +45,8 @@ def details(lr: Uint8, pictures: list[Uint8], side: int = 64) -> list[Uint8]:
     side = min(side, *lr.shape[:2])
     scale = pictures[0].shape[0] // lr.shape[0]
     y, x = (n * scale for n in find_detail(lr, side))
-    return [p[y : y + side * scale, x : x + side * scale] for p in (imresize(lr, scale), *pictures)]
+    window = slice(y, y + side * scale), slice(x, x + side * scale)
+    return [p[window].copy() for p in (imresize(lr, scale), *pictures)]  # not a view, which would keep the whole
 
 
 def write_grid(path: Path, rows: list[list[Uint8]], labels: list[str], overwrite: bool = False) -> None:

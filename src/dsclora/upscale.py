@@ -4,6 +4,7 @@
 """
 
 import glob
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -149,37 +150,55 @@ def plan_jobs(
     if "" in inputs:
         raise UsageError("an input is empty; a variable that is not set?")
     files = [f for pattern in inputs for f in _expand(pattern)]
-    single = len(files) == 1 and not files[0].is_dir()
-    names_file = output is not None and output.suffix != "" and not output.is_dir()
+    single = len(files) == 1 and not os.path.isdir(files[0])  # noqa: PTH112 (never raises)
+    names_file = output is not None and output.suffix != "" and not os.path.isdir(output)  # noqa: PTH112
     output_file = output if names_file and single else None
     if output is not None and names_file and not single and output.suffix.lower() in image.SAVERS:
         raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
-    if output_file is not None and suffix not in (None, output_file.suffix.lower()):
+    if output_file is not None and suffix is not None and not _one_format(suffix, output_file.suffix.lower()):
         raise UsageError(f"--output {output} and --format {suffix} contradict each other")
+
+    def unreadable(problem: ImageError) -> None:
+        failed.append(Result(source, None, "failed", error=str(problem)))
+
     for source in files:
-        if not source.exists():
+        try:
+            source.stat()
+        except (FileNotFoundError, NotADirectoryError):
             failed.append(Result(source, None, "failed", error=f"{source}: no such file or folder"))
-        elif not source.is_dir():
+            continue
+        except OSError as error:
+            failed.append(Result(source, None, "failed", error=f"{source}: cannot be read ({error.strerror})"))
+            continue
+        if not source.is_dir():
             beside = target(source, source.parent, Path(source.stem + tag))
             inside = target(source, output, Path(source.stem)) if output is not None else beside
             jobs.append(Job(source, output_file or inside))
         else:
-            folder = output or source.resolve().with_name(source.resolve().name + tag)
+            real = source.resolve()
+            if output is None and not real.name:
+                raise UsageError(f"{source}: nothing is beside it to write into; name a folder with --output")
+            folder = output or real.with_name(real.name + tag)
             try:
-                found = image.find(source)
+                found = image.find(source, unreadable)
             except ImageError as error:
-                failed.append(Result(source, None, "failed", error=str(error)))
+                unreadable(error)
                 continue
-            if source.resolve() in folder.resolve().parents:  # its own outputs are not inputs again
+            if real in folder.resolve().parents:  # its own outputs are not inputs again
                 found = [path for path in found if folder.resolve() not in path.resolve().parents]
             jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
     return jobs, failed
 
 
+def _one_format(one: str, other: str) -> bool:
+    """Whether two suffixes name the same format."""
+    return one == other or image.SAVERS.get(one) is image.SAVERS.get(other) is not None
+
+
 def _expand(pattern: str) -> list[Path]:
     """An existing path as it is; else what the pattern matches; else the path, to be told missing."""
     path = Path(pattern)
-    if path.exists() or not glob.has_magic(pattern):
+    if os.path.exists(path) or not glob.has_magic(pattern):  # noqa: PTH110 (never raises)
         return [path]
     return [Path(p) for p in sorted(glob.glob(pattern, recursive=True))] or [path]
 

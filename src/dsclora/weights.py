@@ -8,6 +8,7 @@ release, so that official tools read it too, and a header (strings, as safetenso
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -130,8 +131,9 @@ def identify(tensors: Mapping[str, Any], what: str) -> tuple[int, int]:
     missing, extra = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
     if missing or extra:
         raise ModelError(f"{what}: {_looks_like(tensors, missing, extra)}")
-    channels = int(tensors["conv_1.eval_conv.weight"].shape[0])
-    outputs = int(tensors["upsampler.0.weight"].shape[0])
+    channels, outputs = (
+        int(next(iter(tensors[key].shape), 0)) for key in ("conv_1.eval_conv.weight", "upsampler.0.weight")
+    )
     scale = round((outputs / 3) ** 0.5)
     if channels < 1 or scale < 1 or 3 * scale * scale != outputs:
         raise ModelError(
@@ -223,7 +225,7 @@ def read(path: str | os.PathLike[str]) -> Model:
                 f"{path}: the header says x{header['scale']}, {header['channels']} channels, "
                 f"the tensors say x{scale}, {channels} channels; the file is damaged"
             )
-    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
     if not all(np.isfinite(t).all() for t in tensors.values()):
         raise ModelError(f"{path}: holds NaN or infinite weights; get the file again")
@@ -290,9 +292,9 @@ def parse_object(text: str) -> dict[str, Any]:
     """A JSON object from a header.
 
     Raises:
-        ValueError: not JSON (NaN and infinities are not), or not an object.
+        ValueError: not JSON (NaN and infinities are not), a number too large for a float, or not an object.
     """
-    value = json.loads(text, parse_constant=_refuse_constant)
+    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
@@ -300,6 +302,13 @@ def parse_object(text: str) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model:
@@ -375,9 +384,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
     _check_file(path)
     try:
         with safe_open(path, "np") as file:
-            tensors = {k: np.asarray(file.get_tensor(k), np.float32) for k in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, TypeError, UnicodeError) as error:
+            given = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            if any(np.iscomplexobj(tensor) for tensor in given.values()):
+                raise ValueError("complex numbers, which no SPAN has")
+            return {k: np.asarray(tensor, np.float32) for k, tensor in given.items()}, file.metadata() or {}
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        UnicodeError,
+    ) as error:  # or unknown dtypes
         start = path.read_bytes()[:2]
         if start == b"PK" or (
             start[:1] == b"\x80" and start[1:] <= b"\x05"

@@ -1,6 +1,7 @@
 """What runs a network: one protocol, one file per runtime, and the choice between them."""
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -80,6 +81,7 @@ class Runtime:
         extra: the extra of dsclora that brings it; "" for the main package, None for a package of its own.
         devices: where it can run.
         precisions: of its arithmetic.
+        largest_scale: of a network, where there is a limit.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Runtime:
     extra: str | None
     devices: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    largest_scale: float = math.inf
 
     @property
     def installed(self) -> bool:
@@ -109,7 +112,7 @@ class Runtime:
 
 
 RUNTIMES = (
-    Runtime("native", "dsclora_native", None, ("cpu",), ("fp32",)),
+    Runtime("native", "dsclora_native", None, ("cpu",), ("fp32",), largest_scale=4),
     Runtime("openvino", "openvino", "", ("cpu",), ("fp32", "bf16")),
     Runtime("onnxruntime", "onnxruntime", "ort", ("cpu",), ("fp32",)),
     Runtime("torch", "torch", "train", ("cpu", "cuda", "mps"), ("fp32", "bf16")),
@@ -117,11 +120,16 @@ RUNTIMES = (
 """In order of preference."""
 
 
-def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32") -> Runtime:
+def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32", scale: int | None = None) -> Runtime:
     """The runtime of that name, or the preferred one that is installed and runs on the device with that precision.
 
+    Args:
+        name, precision, device: as `open_engine`.
+        scale: of the network.
+
     Raises:
-        EngineError: unknown name or device, or ones that do not fit each other, the precision or this processor.
+        EngineError: unknown name or device, or ones that do not fit each other, the precision, the scale or this
+            processor.
         MissingExtraError: not installed.
     """
     if device not in {d for r in RUNTIMES for d in r.devices}:
@@ -134,6 +142,12 @@ def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32
     if not any(precision in r.precisions for r in fitting):
         raise EngineError(f"engine {name} has no {precision} on a CPU; leave out --precision")
     fitting = [r for r in fitting if precision in r.precisions]
+    if not any((scale or 0) <= r.largest_scale for r in fitting):
+        most = fitting[0].largest_scale
+        raise EngineError(
+            f"engine {name} enlarges {most:g} times at most, this network {scale} times; leave out --engine"
+        )
+    fitting = [r for r in fitting if (scale or 0) <= r.largest_scale]
     for runtime in fitting:
         if runtime.usable:
             if runtime.name == "openvino" and precision == "bf16" and not bf16_on_cpu():
@@ -165,7 +179,7 @@ def open_engine(
     Raises:
         EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.
     """
-    runtime = choose(name, device, precision)
+    runtime = choose(name, device, precision, model.scale)
     if runtime.name == "native":
         from dsclora.engines.native import Native
 
@@ -200,7 +214,7 @@ def open_engines(
         most: how many pictures there are.
         threads: of all engines together; all cores by default.
     """
-    if choose(name, device, precision).name != "native":
+    if choose(name, device, precision, model.scale).name != "native":
         return [open_engine(model, name, precision, device, threads)]
     total = threads or cores()
     count = max(1, min(most, total, _AT_ONCE))
