@@ -86,6 +86,7 @@ def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Pa
     training = json.loads(json.dumps(dict(outcome.adapter.training)))
     assert training["result"]["held_out"]["gain"] == pytest.approx(outcome.change.gain, abs=1e-4)
     assert training["data"]["pictures"] == 6
+    assert training["recipe"]["ema"] == (0.9 if optimiser == "soap" else 0.75), "what was used"
     assert {"recipe", "teacher", "base"} <= training.keys()
 
 
@@ -480,6 +481,45 @@ def test_a_checkpoint_that_had_collapsed_is_not_gone_back_to(tmp_path: Path, int
     assert said == ["diverged before iteration 40; back to 20, on with half the learning rate"]
 
 
+@pytest.mark.parametrize("lasting", [False, True])
+def test_what_was_learnt_before_a_divergence_is_kept(tmp_path: Path, lasting: bool) -> None:
+    """A lasting one ends the run, with its best weights; passing ones, each got over, never do."""
+    net, said = torch.nn.Linear(1, 1), list[str]()
+    reached = set[int]()
+
+    def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
+        value: torch.Tensor = net(torch.ones(1, 1)).square().sum()
+        lost = step >= 45 if lasting else step % 10 == 5 and step not in reached
+        reached.add(step)
+        return value * math.nan if lost else value
+
+    scores = iter([1.0, 2.0, 7.0, 6.0] + [5.0] * 200)
+    kept, best = fit.fit(
+        net, [Stage(iterations=120)], loss, lambda _: next(scores), tmp_path, ema=0.5, clip=1.0, validate_every=10,
+        checkpoint_every=10, identity="", say=said.append,
+    )  # fmt: skip
+    assert best == 7.0
+    assert all(p.isfinite().all() for p in kept.parameters())
+    slowed = [line for line in said if "on with half the learning rate" in line]
+    assert len(slowed) == (fit.SLOWDOWNS if lasting else 12)
+    rest = [line for line in said if line not in slowed]
+    assert len(rest) == lasting
+    assert all(line.endswith("it ends here, with the best weights of the 40 iterations before") for line in rest)
+
+
+def test_a_resumed_run_goes_on_in_the_precision_in_which_it_began(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert fit.precision(tmp_path / "run", False, "fp32", said.append) == "fp32"
+    assert fit.precision(tmp_path / "run", True, "bf16", said.append) == "fp32"
+    assert "goes on in fp32, in which it began" in said[0]
+    assert fit.precision(tmp_path / "run", False, "bf16", said.append) == "bf16"
+    assert fit.precision(tmp_path / "run", True, "bf16", said.append) == "bf16"
+    assert len(said) == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        fit.precision(tmp_path / "file", False, "fp32", said.append)
+
+
 def test_budgets(pictures: Path, tmp_path: Path) -> None:
     base = random_model(2, 6)
     two = recipe().model_copy(update={"stages": [recipe(iterations=30).stages[0], recipe(iterations=10).stages[0]]})
@@ -686,9 +726,41 @@ def test_crops_of_one_picture_are_no_evidence_for_each_other() -> None:
     crops = adapt.Change(0.95, ["x"] * 20, [0.0] * 20, gains * 5, [0, 1, 2, 3] * 5)
     assert crops.interval == pytest.approx(alone.interval)
     assert crops.gain == alone.gain
-    uneven = adapt.Change(0.95, ["x"] * 7, [0.0] * 7, [1.0, 1.0, 1.0, 1.0, 3.0, 2.0, 4.0], [0, 0, 0, 0, 1, 2, 3])
-    assert uneven.interval[0] < uneven.gain < uneven.interval[1]
-    assert np.mean(uneven.interval) == pytest.approx(uneven.gain)
+    uneven = adapt.Change(0.95, ["x"] * 7, [0.0] * 7, [0.5, 1.0, 1.0, 1.5, 3.0, 2.0, 4.0], [0, 0, 0, 0, 1, 2, 3])
+    assert uneven.interval == pytest.approx(alone.interval)
+    assert uneven.describe()["after"] == uneven.gain == alone.gain
+
+
+@pytest.mark.parametrize(("confidence", "most"), [(0.95, 0.03), (0.99, 0.007)])
+@pytest.mark.parametrize("crops", [[33] + [1] * 7, [20, 10, 4] + [1] * 6, [10, 1, 1, 1]])
+def test_a_picture_of_many_crops_decides_no_more_than_another(crops: list[int], confidence: float, most: float) -> None:
+    """As `test_the_bootstrap_accepts_nothing_gained_no_oftener_than_it_says`; crops of a picture share its gain."""
+    groups = np.repeat(np.arange(len(crops)), crops).tolist()
+    accepted = 0
+    for gains in np.random.default_rng(3).normal(0, 1, (400, len(crops))):
+        of_crops = np.repeat(gains, crops).tolist()
+        accepted += adapt.Change(confidence, ["x"] * len(groups), [0.0] * len(groups), of_crops, groups).interval[0] > 0
+    assert accepted / 400 <= most + 2 * math.sqrt(most / 400)
+
+
+def test_the_weights_are_chosen_by_other_pictures_than_judge_them(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_sources(recipe(), pictures, 2)
+    found = replace(found, choose=found.judge[:1], judge=found.judge[1:], judge_groups=found.judge_groups[1:])
+    scored: list[Uint8] = []
+    plain = adapt.mean_psnr
+
+    def mean_psnr(net: torch.nn.Module, shown: list[tuple[Uint8, Uint8]]) -> float:
+        scored.extend(hr for _, hr in shown)
+        return plain(net, shown)
+
+    monkeypatch.setattr(adapt, "mean_psnr", mean_psnr)
+    outcome = adapt.adapt(recipe(iterations=2, validations=1), random_model(2, 6), found, tmp_path / "run")
+    _, chosen_by = read_pair(found.choose[0], 2)
+    assert scored
+    assert all(np.array_equal(hr, chosen_by) for hr in scored)
+    assert outcome.change.names == [pair.name for pair in found.judge]
 
 
 def test_the_page_escapes_names(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ OVERFLOWS = "avx2" in CPU_FLAGS and not CPU_FLAGS & {"avx512_vnni", "avx_vnni"}
 
 RECIPE = AdaptRecipe.model_validate(
     {
-        "stage": [Stage(iterations=6, batch=2, patch=16, learning_rate=1e-3, teacher_weight=1.0, hr_weight=0.5)],
+        "stage": [Stage(iterations=40, batch=2, patch=16, learning_rate=5e-3, teacher_weight=1.0, hr_weight=0.5)],
         "lora": [Lora(convs="block_?.c?_r.eval_conv", rank=2, alpha=4)],
         "validations": 2,
     }
@@ -139,9 +139,9 @@ def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path, monkeypatch
     model, folders = random_model(), pictures(tmp_path)
     seen: list[fit.Progress] = []
     outcome = quantize(RECIPE, model, *folders, tmp_path / "run", report=seen.append)
-    assert outcome.trained >= outcome.calibrated  # the calibrated one is a candidate
+    assert outcome.trained > outcome.calibrated + 0.02
     assert outcome.adapter.ranges.keys() == calibrated(model).keys()
-    assert seen[-1].step == 6
+    assert seen[-1].step == 40
     merged = adapter.merge(model, [(outcome.adapter, 1.0)])
     report = export.export(merged, "openvino", tmp_path / "out", precision="int8", ranges=outcome.adapter.ranges)
     assert report.files[0].name.endswith("_int8.xml")

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,36 @@ def test_rotated_gradients_take_rotated_steps() -> None:
 
     assert distance(partial(Soap, lr=0.1, refresh=3)) < 1e-6
     assert distance(partial(torch.optim.Adam, lr=0.1)) > 0.1
+
+
+def test_it_is_the_algorithm_of_the_paper() -> None:
+    """Algorithm 3 of arXiv 2409.11321 in float64, the bases ordered anew at every refresh as its authors' code does."""
+    random, decay, refresh = np.random.default_rng(0), 0.9, 2
+    spread = [np.diag(random.permutation([8.0, 4, 2, 1, 0.5])) for _ in range(12)]  # their order changes
+    gradients = [scale @ random.normal(size=(5, 4)) for scale in spread]
+    weight = first = second = np.zeros((5, 4))
+    left, right = np.zeros((5, 5)), np.zeros((4, 4))
+    reordered = 0
+    for step, g in enumerate(gradients, 1 - refresh):
+        left, right = decay * left + (1 - decay) * g @ g.T, decay * right + (1 - decay) * g.T @ g
+        if step == 0:
+            bases = [np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]]
+        if step <= 0:
+            continue
+        turned = bases[0].T @ g @ bases[1]
+        first, second = decay * first + (1 - decay) * g, decay * second + (1 - decay) * turned**2
+        ahead = bases[0].T @ first @ bases[1] / (1 - decay**step)
+        weight = weight - 0.1 * bases[0] @ (ahead / np.sqrt(second / (1 - decay**step))) @ bases[1].T
+        if step % refresh == 0:
+            for side, factor in enumerate((left, right)):
+                order = np.argsort(-np.diag(bases[side].T @ factor @ bases[side]))
+                reordered += step > refresh and bool((order != np.arange(len(order))).any())
+                second = np.take(second, order, axis=side)
+                bases[side] = np.linalg.qr(factor @ bases[side][:, order])[0]
+    assert reordered > 1
+    make = partial(Soap, lr=0.1, betas=(decay, decay), refresh=refresh)
+    ours = path(torch.zeros(5, 4, dtype=torch.float64), [torch.from_numpy(g) for g in gradients], make)
+    np.testing.assert_allclose(ours.numpy(), weight, atol=1e-4)
 
 
 def test_a_bias_takes_adams_steps() -> None:

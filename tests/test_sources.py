@@ -67,6 +67,31 @@ def test_of_many_large_pictures_the_middle_is_decoded(tmp_path: Path, monkeypatc
     assert find_sources(degraded, images, 2).windows[0] == 80
 
 
+def test_what_a_small_size_shows_of_a_picture_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle of a half-size picture is more of the original than the middle of the original."""
+    monkeypatch.setattr(sources, "_STORE", 3 * 6 * 2 * 130**2)
+    monkeypatch.setattr(sources, "WINDOW", 100)
+    images = folder(tmp_path / "images", 6, side=400)
+    save(tmp_path / "valid" / "edge.png", photo(400, 400, seed=2)[:, 70:150])  # outside 135 to 265, inside 70 to 330
+    folder(tmp_path / "valid", 3, first=20)
+    for size, trained in ((1.0, 6), (0.5, 5)):
+        found = find_sources(recipe(sizes=[1.0, size]), images, 2, valid=tmp_path / "valid")
+        assert found.windows[0] == 130
+        assert len(found.train) == trained
+
+
+def test_series_too_large_to_hold_out_are_told(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for n in range(24):
+        save(images / (f"scan1-{n}.png" if n < 10 else f"p{n}x.png"), photo(70, 70, seed=n))
+    said: list[str] = []
+    find_sources(recipe(), images, 2, say=said.append)
+    assert any("10 pictures are of 1 series too large to be held out" in line for line in said)
+    said.clear()
+    find_sources(recipe(holdout=0.5), images, 2, say=said.append)
+    assert not any("too large to be held out" in line for line in said)
+
+
 def test_a_guard_has_nothing_of_the_images(tmp_path: Path) -> None:
     images, guard = folder(tmp_path / "images", 8), folder(tmp_path / "guard", 8, first=20)
     save(guard / "same.png", photo(96, 96, seed=2))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -36,6 +37,8 @@ Whole = list[tuple[Uint8, Uint8]]
 class Change:
     """What an adapter does to a set of pictures, classic-y as `Protocol.seen`.
 
+    Means are over pictures: of crops of one picture their mean counts, or one of many crops would decide.
+
     Attributes:
         confidence: of the interval.
         names: of the pictures.
@@ -57,21 +60,24 @@ class Change:
     @property
     def gain(self) -> float:
         """Mean, dB."""
-        return float(np.mean(self.gains))
+        return float(self._by_picture(self.gains).mean())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the mean gain; crops of one picture count as one draw, with their common weight."""
+        """Of the mean gain."""
+        return metrics.mean_interval(self._by_picture(self.gains).tolist(), self.confidence)
+
+    def _by_picture(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
         _, member = np.unique(self.groups, return_inverse=True)
-        excess = np.bincount(member, np.array(self.gains) - self.gain)
-        return metrics.mean_interval((self.gain + excess * len(excess) / len(self.gains)).tolist(), self.confidence)
+        means: npt.NDArray[np.float64] = np.bincount(member, values) / np.bincount(member)
+        return means
 
     def describe(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
             "pictures": len(self.names),
-            "before": round(float(np.mean(self.before)), 4),
-            "after": round(float(np.mean(self.after)), 4),
+            "before": round(float(self._by_picture(self.before).mean()), 4),
+            "after": round(float(self._by_picture(self.after).mean()), 4),
             "gain": round(self.gain, 4),
             "interval": [round(v, 4) if math.isfinite(v) else None for v in self.interval],
             "confidence": self.confidence,
@@ -223,7 +229,9 @@ def adapt(
         [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
         [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
     )
-    stages = with_precision(stages, parallel.decided(lambda: span.settled("auto", torch.device(device))))
+    here = span.settled("auto", torch.device(device))
+    stages = with_precision(stages, parallel.decided(lambda: fit.precision(folder, resume, here, say)))
+    ema = min(recipe.ema, 1 - 10 / max(20, steps))  # a short run must not remember its start
     fitted, best = fit.fit(
         net,
         stages,
@@ -231,7 +239,7 @@ def adapt(
         lambda candidate: mean_psnr(candidate, choose),
         folder,
         method=recipe.optimiser,
-        ema=min(recipe.ema, 1 - 10 / max(20, steps)),  # a short run must not remember its start
+        ema=ema,
         clip=recipe.clip,
         validate_every=every,
         checkpoint_every=min(every, 200),
@@ -242,7 +250,7 @@ def adapt(
         say=say,
     )
     training: dict[str, Any] = {
-        "recipe": recipe.model_dump(by_alias=True) | {"stage": [stage.model_dump() for stage in stages]},
+        "recipe": recipe.model_dump(by_alias=True) | {"stage": [stage.model_dump() for stage in stages], "ema": ema},
         "data": {"pictures": counts[0], "guard": sum(counts[1:]), "sha256": store.fingerprint()},
         "base": base.name,
         "start": start.name if start is not None else None,

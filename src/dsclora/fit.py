@@ -55,7 +55,7 @@ COLLAPSE = 3.0
 """A score so many dB below the best means that training diverged."""
 
 SLOWDOWNS = 8
-"""How often the learning rate is halved before a run is given up."""
+"""How often the learning rate is halved from one sound validation to the next before a run is ended."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,31 @@ def check_shares(batches: Sequence[int]) -> None:
             raise TrainingError(f"a batch of {batch} patches does not divide among {processes} processes")
 
 
+def precision(directory: Path, resume: bool, here: str, say: Callable[[str], None]) -> str:
+    """What `auto` stands for in a run: what suits the processor it began on, and goes on so where it is resumed.
+
+    Args:
+        directory: of the run, where it is written down.
+        resume: whether the run goes on.
+        here: what suits this processor, "bf16" or "fp32".
+        say: told where that is another.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    path = directory / "precision"
+    try:
+        if resume and path.exists() and (begun := path.read_text()) in ("bf16", "fp32"):
+            if begun != here:
+                say(f"{directory}: goes on in {begun}, in which it began, though here {here} is the faster")
+            return begun
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(here)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    return here
+
+
 def fit(
     net: nn.Module,
     stages: Sequence[StageT],
@@ -127,7 +152,8 @@ def fit(
     A checkpoint (`checkpoint.pt`) holds everything that the next step depends on, so a resumed run ends bit for bit
     where an uninterrupted one does, on the same CPU with the same number of threads and processes. Where training
     diverges (weights that are not finite, or a score `COLLAPSE` dB below the best), it goes back to the last
-    validation and on with half the learning rate, up to `SLOWDOWNS` times.
+    validation and on with half the learning rate, up to `SLOWDOWNS` times; then it ends there, with its best weights
+    if they are better than those first validated.
 
     Args:
         net: trained in place; only parameters that require gradients change.
@@ -150,7 +176,8 @@ def fit(
         the averaged network with the weights that scored highest, and that score.
 
     Raises:
-        TrainingError: resuming another run or from a damaged checkpoint; training diverges again and again.
+        TrainingError: resuming another run or from a damaged checkpoint; training diverges again and again,
+            and nothing was learnt before.
         OutputError: a checkpoint cannot be written.
     """
     if parallel.decided(lambda: identity) != identity:
@@ -163,7 +190,7 @@ def fit(
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)  # type: ignore[no-untyped-call]
     averaged.requires_grad_(False)
     best_state = _copy(averaged.module.state_dict())
-    best, slowdowns = -math.inf, 0
+    best, at_first, slowdowns, attempts = -math.inf, math.inf, 0, 0
     path = directory / "checkpoint.pt"
 
     def snapshot(step: int) -> dict[str, Any]:
@@ -175,16 +202,20 @@ def fit(
             "optimiser": optimiser.state_dict(),
             "best": best,
             "best_state": best_state,
+            "at_first": at_first,
             "slowdowns": slowdowns,
+            "attempts": attempts,
         }
 
     def restore(saved: dict[str, Any]) -> int:
-        nonlocal best, best_state, slowdowns
+        nonlocal best, best_state, at_first, slowdowns, attempts
         saved = _copy(saved)
         net.load_state_dict(saved["net"])
         averaged.load_state_dict(saved["averaged"])
         optimiser.load_state_dict(saved["optimiser"])
         best, best_state, slowdowns = saved["best"], saved["best_state"], saved["slowdowns"]
+        # checkpoints of earlier versions do not hold these
+        at_first, attempts = saved.get("at_first", math.inf), saved.get("attempts", 0)
         return int(saved["step"])
 
     steps = sum(stage.iterations for stage in stages)
@@ -225,7 +256,7 @@ def fit(
             step = 0
             parallel.broadcast([p.detach() for p in (*trained, *averaged.parameters())])  # they may differ by rounding
             if validate_first:
-                best = validate()
+                best = at_first = validate()
                 tell(Progress(0, steps, math.nan, 0.0, 0.0, math.inf, best, best))
         good: dict[str, Any] = (saved or {}).get("good") or _copy(snapshot(step))  # gone back to after divergence
         total, counted, clock = torch.zeros(()), 0, time.perf_counter()
@@ -257,6 +288,8 @@ def fit(
             if validating and sound:
                 current = validate()
                 sound = math.isfinite(current) and current > best - COLLAPSE
+                if best == -math.inf:
+                    at_first = current
                 if sound and current > best:
                     best, best_state = current, _copy(averaged.module.state_dict())
             if sound and reporting:
@@ -265,17 +298,22 @@ def fit(
                 parallel.average([total])
                 tell(Progress(step, steps, float(total) / counted, rate, (now - clock) / counted, left, current, best))
             if sound and validating:  # a state that was not validated may be one that has collapsed already
+                attempts = 0
                 good = _copy(snapshot(step))
             if sound and saving:
                 save(snapshot(step))
             if not sound:
-                if slowdowns == SLOWDOWNS:
-                    raise TrainingError(
-                        f"{directory}: training diverged before iteration {step}, even at a rate of {rate:.1e}; "
-                        "start anew in another folder, with a smaller learning rate"
-                    )
+                if attempts == SLOWDOWNS:
+                    problem = f"training diverged before iteration {step}, even at a rate of {rate:.1e}"
+                    if not best > at_first:
+                        raise TrainingError(
+                            f"{directory}: {problem}; start anew in another folder, with a smaller learning rate"
+                        )
+                    say(f"{problem}; it ends here, with the best weights of the {good['step']} iterations before")
+                    write_log({"diverged": step, "ended": good["step"]})
+                    break
                 diverged = step
-                step = restore({**good, "slowdowns": slowdowns + 1})
+                step = restore({**good, "slowdowns": slowdowns + 1, "attempts": attempts + 1})
                 good = _copy(snapshot(step))
                 save(good)
                 write_log({"diverged": diverged, "back_to": step, "slowdowns": slowdowns})

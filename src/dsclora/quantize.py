@@ -117,6 +117,7 @@ def quantize(
     say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")
     steps = sum(stage.iterations for stage in recipe.stages)
     every = -(-steps // recipe.validations)
+    ema = min(recipe.ema, 1 - 10 / max(20, steps))
     fitted, best = fit.fit(
         net,
         recipe.stages,
@@ -124,7 +125,7 @@ def quantize(
         score,
         folder,
         method=recipe.optimiser,
-        ema=min(recipe.ema, 1 - 10 / max(20, steps)),
+        ema=ema,
         clip=recipe.clip,
         validate_every=every,
         checkpoint_every=min(every, 200),
@@ -136,7 +137,7 @@ def quantize(
     )
     result: dict[str, Any] = {"float": in_float, "calibrated": calibrated, "trained": best}
     training: dict[str, Any] = {
-        "recipe": recipe.model_dump(by_alias=True),
+        "recipe": recipe.model_dump(by_alias=True) | {"ema": ema},
         "data": {"pictures": len(store), "sha256": store.fingerprint()},
         "base": base.name,
         "int8": {"protocol": "classic-y", "pictures": len(validation)} | {k: round(v, 4) for k, v in result.items()},

@@ -93,8 +93,9 @@ def find_sources(
         raise RecipeError(f"degrade: {images} has LR pictures of its own; leave out one or the other")
     taken = len(found) * (recipe.copies if recipe.degrade else 1)
     window, guard_window = _training_window(taken, recipe, scale), None
-    # what lies outside is neither trained on nor judged by
-    looked = _look(images, found, scale, max(WINDOW, window), say)
+    # what lies outside is neither trained on nor judged by; at a smaller size the window shows more
+    reach = 1 / min(1, *recipe.sizes)
+    looked = _look(images, found, scale, max(WINDOW, math.ceil(reach * window)), say)
     if valid is None:
         parts, numbers = _divide(recipe, images, looked, say)
         train, choose = ([looked[n] for n in part] for part in parts[:2])
@@ -128,7 +129,7 @@ def find_sources(
     if guard is not None:
         found = _find(guard, scale, say)
         guard_window = _training_window(len(found), recipe, scale)
-        others = _look(guard, found, scale, max(WINDOW, guard_window), say)
+        others = _look(guard, found, scale, max(WINDOW, math.ceil(reach * guard_window)), say)
         others = _without(others, looked + judging, guard, "shows what a picture to adapt to shows", say)
         (trained, first, second), numbers = _divide(recipe, guard, others, say)
         guards, held = [others[n] for n in trained], sorted({*first, *second})
@@ -198,9 +199,17 @@ def _divide(
     """Positions to train on, to choose by and to judge by, as `split.hold_out`; and of each position its group."""
     groups = _grouped(folder, looked, split.LEAST, say)
     try:
-        return split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed), split.numbered(groups, len(looked))
+        parts = split.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed)
     except ImageError as error:
         raise ImageError(f"{folder}: {error}") from error
+    trained = set(parts[0])
+    large = [g for g in groups if g[0] in trained and len(g) > min(MOST_HELD_OUT, recipe.holdout * len(looked))]
+    if large:
+        say(
+            f"{folder}: {sum(map(len, large))} pictures are of {len(large)} series too large to be held out, so that "
+            "they are trained on and not judged by; name some of their kind with --valid"
+        )
+    return parts, split.numbered(groups, len(looked))
 
 
 def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> list[list[int]]:
