@@ -87,6 +87,21 @@ def test_windows_share_one_shape() -> None:
     assert len(set(sizes.shapes)) <= 2
 
 
+def test_a_grey_picture_takes_no_more_memory_than_one_of_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its windows are three bands of float32, of which an engine without a tile of its own would take all at once."""
+    monkeypatch.setattr("dsclora.enlarge._STRIP_BYTES", 2**20)
+    largest = {}
+    for bands in (1, 3, 4):
+        engine = Nearest()
+        engine.tile = 2048
+        pixels = photo(700, 300, bands)
+        made = enlarge(engine, pixels, alpha=bands == 4)
+        assert np.array_equal(made[..., :1], pixels.repeat(2, 0).repeat(2, 1)[..., :1])
+        largest[bands] = max(shape[2] * shape[3] for shape in engine.shapes) * 4  # pixels made
+    assert 3 * largest[3] <= 1.3 * 2**20
+    assert 16 * max(largest[1], largest[4]) <= 1.3 * 2**20
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_flat_pictures_stay_flat_up_to_the_border(engine: Engine, value: int) -> None:
     made = enlarge(engine, np.full((40, 50, 3), value, np.uint8))

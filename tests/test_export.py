@@ -162,6 +162,11 @@ def test_what_is_no_number_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(export, "_onnx", spoilt)
     with pytest.raises(EngineError, match="no number of the picture 'white'"):
         export.export(model, "onnx", tmp_path)
+    monkeypatch.setattr(
+        export, "_onnx", lambda *a, **o: replace(made := real(*a, **o), run=lambda x: made.run(x) + (x.min() == 1))
+    )
+    with pytest.raises(EngineError, match="'white' differs by 255"):  # what is not clipped counts as it is
+        export.export(model, "onnx", tmp_path)
     monkeypatch.setattr(export, "_onnx", lambda *_, **__: 1 / 0)
     with pytest.raises(EngineError, match="does not work out"):
         export.export(model, "onnx", tmp_path)

@@ -72,7 +72,7 @@ def test_an_onnx_file_counts_as_the_model_it_is_of(tmp_path: Path) -> None:
     assert profile.count(foreign, 30, 40) == profile.count(subject(scale=4), 30, 40)
 
 
-def test_what_is_not_counted_is_told(tmp_path: Path) -> None:
+def test_what_is_not_counted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(4)
     names = [f"block_{b}.c1_r.eval_conv" for b in (1, 2)]
     ranges = {name: Range(-1.0, 1.0, np.ones(6, np.float32)) for name in names}
@@ -84,6 +84,10 @@ def test_what_is_not_counted_is_told(tmp_path: Path) -> None:
         profile.count(Subject("odd", network("MatMul", "input", "input"), 4), 16, 16)
     with pytest.raises(ModelError, match="odd: its shapes cannot be told"):
         profile.count(Subject("odd", network("MatMul", "input", "input"), 4), 24, 16)
+    monkeypatch.setattr(profile, "_inferred", lambda *_: [])
+    loop = network("Loop", "input", body=helper.make_graph([], "inner", [], []))
+    with pytest.raises(ModelError, match="odd: has a Loop, whose"):
+        profile.count(Subject("odd", loop, 4), 16, 16)
 
 
 def test_fvcores_rules_beyond_convs() -> None:

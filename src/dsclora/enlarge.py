@@ -87,8 +87,11 @@ def _strips(
     # where each row and column of the continued picture comes from, and which of them are the picture
     row_index, rows_inside = _continued(source.height, border)
     column_index, columns_inside = _continued(source.width, border)
-    strip_row = source.width * scale * scale * source.bands * source.dtype.itemsize
-    tile_height = max(SMALLEST_TILE, min(tile, _STRIP_BYTES // strip_row + 2 * halo))
+    strip_row = source.width * source.bands * source.dtype.itemsize
+    # grey and transparency become three bands of float32 and back one; a window is no wider than a tile
+    window_row = min(source.width, tile) * 16 if source.alpha or source.bands == 1 else 0
+    rows_at_once = _STRIP_BYTES // (max(strip_row, window_row) * scale * scale)
+    tile_height = max(SMALLEST_TILE, min(tile, rows_at_once + 2 * halo))
     plan = tiles.plan(len(row_index), len(column_index), (tile_height, tile), halo)
 
     buffer = np.empty((0, source.width, source.bands), source.dtype)

@@ -254,7 +254,8 @@ def _verify(
             raise EngineError(
                 f"{paths[0].name}: {made.runtime} makes what is no number of the picture {name!r}; not kept"
             )
-        made_of_it = made_of_it.clip(0, 1)
+        if target == "spandrel":  # which clips by itself; of the others it is part of what is compared
+            made_of_it = made_of_it.clip(0, 1)
         row = Compared(name, psnr(255 * made_of_it, 255 * wanted), float(np.abs(made_of_it - wanted).max() * 255))
         compared.append(row)
         if (row.worst > furthest and name not in _OUTSIDE) or (name in photographs and row.psnr < lowest):

@@ -30,7 +30,8 @@ Float32 = npt.NDArray[np.float32]
 WARM_UP = 2  # rounds that are not counted
 PAUSE = 0.05  # s, before a network's turn: threads of the one before may still spin
 _UNCOUNTED = (
-    *("ConvTranspose", "ConvInteger", "QLinearConv", "MatMul", "Gemm", "Einsum"),
+    *("ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv", "GridSample"),
+    *("MatMul", "MatMulInteger", "QLinearMatMul", "Gemm", "Einsum", "Attention", "LSTM", "GRU", "RNN"),
     *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
 )
 _RESIZES = {"linear": 4, "nearest": 1}  # multiply-adds per output element
@@ -127,8 +128,10 @@ def count(subject: Subject, height: int, width: int) -> Cost:
 
     macs = activations = convs = 0
     weighted = set[str]()
+    inner = {function.name for function in proto.functions}
     for node in proto.graph.node:
-        if node.op_type in _UNCOUNTED:
+        branches = any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute)  # of If, Loop, Scan
+        if node.op_type in _UNCOUNTED or branches or node.op_type in inner:
             raise ModelError(f"{subject.name}: has a {node.op_type}, whose arithmetic is not counted here")
         if node.op_type == "Conv":
             made = size(node.output[0])

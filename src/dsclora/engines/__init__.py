@@ -218,7 +218,8 @@ def open_engines(
         return [open_engine(model, name, precision, device, threads)]
     total = threads or cores()
     count = max(1, min(most, total, _AT_ONCE))
-    return [open_engine(model, name, precision, device, total // count) for _ in range(count)]
+    shares = [total // count + (n < total % count) for n in range(count)]
+    return [open_engine(model, name, precision, device, share) for share in shares]
 
 
 def cores() -> int:
