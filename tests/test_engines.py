@@ -146,9 +146,10 @@ def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     monkeypatch.setattr(engines, "choose", lambda *_: RUNTIMES[0])
     monkeypatch.setattr(engines, "open_engine", lambda *given: given[-1])
-    assert engines.open_engines(model, 9, threads=7) == [2, 2, 2, 1]
-    assert engines.open_engines(model, 9, threads=2) == [1, 1]
-    assert engines.open_engines(model, 1, threads=7) == [7]
+    shared_out: Any = engines.open_engines
+    assert shared_out(model, 9, threads=7) == [2, 2, 2, 1]
+    assert shared_out(model, 9, threads=2) == [1, 1]
+    assert shared_out(model, 1, threads=7) == [7]
 
 
 def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
