@@ -95,6 +95,8 @@ def test_shapes_that_do_not_fit() -> None:
 def test_distances_by_hand() -> None:
     a, b = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 4.0])
     assert (distance("l1", a, b).item(), distance("mse", a, b).item()) == (2.0, 5.0)
+    zero, off = torch.zeros(3, 2, 4), torch.tensor([0.1, 0.01, 0.0]).view(3, 1, 1).expand(3, 2, 4)  # 20, 40 dB, equal
+    assert distance("psnr", zero, off).item() == pytest.approx(-(20 + 40 + 50) / 30, abs=0.02)
 
 
 PEAK = """

@@ -54,7 +54,7 @@ class Stage(_Strict):
         patch: patch side in HR pixels, as papers count; a multiple of the scale.
         learning_rate, final_learning_rate: of the optimiser.
         warmup: iterations.
-        loss: distance, on RGB in 0..1.
+        loss: `losses.distance`, on RGB in 0..1. "psnr" is of the size of tens of dB: it wants weights of about 0.01.
         hr_weight: of the distance to the original (L_rec).
         teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
         affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
@@ -69,7 +69,7 @@ class Stage(_Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
     warmup: Annotated[int, Field(ge=0)] = 0
-    loss: Literal["l1", "mse"] = "l1"
+    loss: Literal["l1", "mse", "psnr"] = "l1"
     hr_weight: Annotated[float, Field(ge=0)] = 1.0
     teacher_weight: Annotated[float, Field(ge=0)] = 0.0
     affinity_weight: Annotated[float, Field(ge=0)] = 0.0
