@@ -87,6 +87,7 @@ def test_series_too_large_to_hold_out_are_told(tmp_path: Path) -> None:
     said: list[str] = []
     find_sources(recipe(), images, 2, say=said.append)
     assert any("10 pictures are of 1 series too large to be held out" in line for line in said)
+    assert any("by their names 24 pictures are of 15 series" in line for line in said)
     said.clear()
     find_sources(recipe(holdout=0.5), images, 2, say=said.append)
     assert not any("too large to be held out" in line for line in said)

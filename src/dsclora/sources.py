@@ -215,15 +215,20 @@ def _divide(
 def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> list[list[int]]:
     """Crops of one picture together. Names are believed, unless they make too few groups or one of more than half."""
     names, sketches = [one.pair.name for one in looked], [one.sketch for one in looked]
-    groups = split.group(names, sketches)
-    if split.alike(groups, least):
-        named, groups = groups, split.group(names, sketches, by_name="crops")
-        if groups != named:
-            say(
-                f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared "
-                "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)"
-            )
-    return groups
+    named, groups = split.group(names, sketches), split.group(names, sketches, by_name="crops")
+    if named == groups:
+        return groups
+    if split.alike(named, least):
+        say(
+            f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared "
+            "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)"
+        )
+        return groups
+    say(
+        f"{folder}: by their names {len(looked)} pictures are of {len(named)} series (as scan7-1 and scan7-2 are), each of "
+        "which is on one side and counts once; rename them if they are not"
+    )
+    return named
 
 
 def _without(looked: list[_Looked], others: list[_Looked], folder: Path, why: str, say: Say) -> list[_Looked]:
