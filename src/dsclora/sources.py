@@ -225,8 +225,8 @@ def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> l
         )
         return groups
     say(
-        f"{folder}: by their names {len(looked)} pictures are of {len(named)} series (as scan7-1 and scan7-2 are), each of "
-        "which is on one side and counts once; rename them if they are not"
+        f"{folder}: by their names {len(looked)} pictures are of {len(named)} series (as scan7-1 and scan7-2 are), "
+        "each of which is on one side and counts once; rename them if they are not"
     )
     return named
 
