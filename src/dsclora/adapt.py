@@ -24,7 +24,7 @@ from dsclora.enlarge import enlarge_by, teach
 from dsclora.errors import OutputError, RecipeError
 from dsclora.objective import Objective, guard_patches, taught
 from dsclora.pairs import Pair, PairStore, Uint8, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Stage, scaled, with_precision
+from dsclora.recipes import AdaptRecipe, Stage, averaging, scaled, with_precision
 from dsclora.sources import WINDOW, Sources
 
 WORTHWHILE = 0.001
@@ -231,7 +231,7 @@ def adapt(
     )
     here = span.settled("auto", torch.device(device))
     stages = with_precision(stages, parallel.decided(lambda: fit.precision(folder, resume, here, say)))
-    ema = min(recipe.ema, 1 - 10 / max(20, steps))  # a short run must not remember its start
+    ema = averaging(recipe, steps)
     fitted, best = fit.fit(
         net,
         stages,

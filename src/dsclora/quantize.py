@@ -19,7 +19,7 @@ from dsclora import adapter as adapters
 from dsclora import convlora, fit, losses, metrics, quantized, span, weights
 from dsclora.errors import OutputError, RecipeError
 from dsclora.pairs import PairStore, find_pairs, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Stage
+from dsclora.recipes import AdaptRecipe, Stage, averaging
 
 CALIBRATED_ON = 48  # patches
 
@@ -117,7 +117,7 @@ def quantize(
     say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")
     steps = sum(stage.iterations for stage in recipe.stages)
     every = -(-steps // recipe.validations)
-    ema = min(recipe.ema, 1 - 10 / max(20, steps))
+    ema = averaging(recipe, steps)
     fitted, best = fit.fit(
         net,
         recipe.stages,

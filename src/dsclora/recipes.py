@@ -198,6 +198,11 @@ def scaled(stages: Sequence[Stage], factor: float) -> list[Stage]:
     return scaled
 
 
+def averaging(recipe: Training, steps: int) -> float:
+    """The recipe's `ema`, or less in a run of so few steps that it would remember its start."""
+    return min(recipe.ema, 1 - 10 / max(20, steps))
+
+
 def with_precision(stages: Sequence[Stage], auto: str) -> list[Stage]:
     """Stages with `auto` for the precision of those that leave it open."""
     return [stage.model_copy(update={"precision": auto}) if stage.precision == "auto" else stage for stage in stages]
