@@ -24,7 +24,7 @@ import numpy as np
 import pyvips
 from matplotlib import pyplot
 
-from dsclora import doctor, evaluate, image, metrics, profile, weights, zoo
+from dsclora import doctor, enlarge, evaluate, image, metrics, profile, weights, zoo
 from dsclora.engines import open_engine
 from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs
@@ -47,7 +47,8 @@ OFFICIAL = {
 }
 PICTURES = 100
 PICTURE = "481x321"
-COMPUTED = "512x352"  # with the border that `dsclora upscale` reflects
+COMPUTED = "x".join(str(len(enlarge.continued(int(side), "reflect")[0])) for side in PICTURE.split("x"))
+"""What of `PICTURE` goes through the network: it and the border that `dsclora upscale` reflects."""
 
 
 def main() -> None:

@@ -229,8 +229,7 @@ def adapt(
         [hashlib.sha256(lr.tobytes() + hr.tobytes()).hexdigest() for lr, hr in choose],
         [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
     )
-    here = span.settled("auto", torch.device(device))
-    stages = with_precision(stages, parallel.decided(lambda: fit.precision(folder, resume, here, say)))
+    stages = with_precision(stages, fit.precision(folder, resume, span.settled("auto", torch.device(device)), say))
     ema = averaging(recipe, steps)
     fitted, best = fit.fit(
         net,

@@ -85,8 +85,8 @@ def _strips(
 ) -> Iterator[Pixels]:
     scale, halo = engine.scale, engine.halo
     # where each row and column of the continued picture comes from, and which of them are the picture
-    row_index, rows_inside = _continued(source.height, border)
-    column_index, columns_inside = _continued(source.width, border)
+    row_index, rows_inside = continued(source.height, border)
+    column_index, columns_inside = continued(source.width, border)
     strip_row = source.width * source.bands * source.dtype.itemsize
     # grey and transparency become three bands of float32 and back one; a window is no wider than a tile
     window_row = min(source.width, tile) * 16 if source.alpha or source.bands == 1 else 0
@@ -127,8 +127,16 @@ def _strips(
         del strip  # or the next one is made while this one is still held
 
 
-def _continued(length: int, border: Border) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
-    """Source positions of an axis continued beyond its ends, and the range that is the picture itself."""
+def continued(length: int, border: Border) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
+    """An axis of a picture as the network is given it.
+
+    Args:
+        length: in pixels.
+        border: how it goes on beyond its ends.
+
+    Returns:
+        the positions in the picture that it is made of, and the range of it that is the picture itself.
+    """
     before = after = 0
     if border == "reflect":
         before = BORDER_PIXELS

@@ -264,7 +264,7 @@ def _verify(
                 f"({row.psnr:.1f} dB); {furthest:g} levels and, on photographs, {lowest:g} dB are the limit; not kept"
                 + (_SATURATED if (target, precision) == ("openvino", "int8") else "")
             )
-    otherwise = precision != "int8" and any(row.worst > furthest for row in compared)
+    limits = [_INT8] if precision == "int8" else [_OTHERWISE] if any(row.worst > furthest for row in compared) else []
     timed = max(photographs.values(), key=lambda picture: picture.size)
     seconds = np.array([[_seconds(made.run, timed), _seconds(reference, timed)] for _ in range(_TIMED + 1)])
     own, ours = np.median(seconds[1:], axis=0) * 1e3
@@ -273,7 +273,7 @@ def _verify(
         precision,
         tuple(paths),
         made.runtime,
-        (*made.notes, *((_OTHERWISE,) if otherwise else ())),
+        (*made.notes, *limits),
         tuple(compared),
         float(own),
         float(ours),
@@ -328,10 +328,7 @@ def _onnx(
     path = _beside(stem, ".onnx")
     made = graph.build(model, half=precision == "fp16", size=size, ranges=ranges if precision == "int8" else None)
     path.write_bytes(made.SerializeToString())
-    about: dict[Precision, tuple[str, ...]] = {
-        "int8": (_INT8,),
-        "fp16": ("a processor without fp16 arithmetic computes it in fp32: so it was verified",),
-    }
+    about = "a processor without fp16 arithmetic computes it in fp32: so it was verified"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return _Made(
         f"ONNX Runtime {onnxruntime.__version__}",
@@ -339,7 +336,7 @@ def _onnx(
         (
             f"opset {graph.OPSET}, {graph.INPUT} (NCHW, RGB, float32, 0..1) to {graph.OUTPUT}",
             _shape(size),
-            *about.get(precision, ()),
+            *((about,) if precision == "fp16" else ()),
         ),
     )
 
@@ -363,7 +360,7 @@ def _openvino(
     return _Made(
         f"OpenVINO {openvino.__version__.split('-')[0]}",
         lambda picture: np.array(compiled([picture])[0]),
-        (note, _shape(size), *((_INT8, _VNNI) if precision == "int8" else ())),
+        (note, _shape(size), *((_VNNI,) if precision == "int8" else ())),
     )
 
 

@@ -109,23 +109,27 @@ def precision(directory: Path, resume: bool, here: str, say: Callable[[str], Non
     Args:
         directory: of the run, where it is written down.
         resume: whether the run goes on.
-        here: what suits this processor, "bf16" or "fp32".
+        here: what suits this processor, "bf16" or "fp32"; on several processes that of the first counts.
         say: told where that is another.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     path = directory / "precision"
-    try:
+
+    def decide() -> str:
         if resume and path.exists() and (begun := path.read_text()) in ("bf16", "fp32"):
             if begun != here:
                 say(f"{directory}: goes on in {begun}, in which it began, though here {here} is the faster")
             return begun
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(here)
+        return here
+
+    try:
+        return parallel.decided(decide)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
-    return here
 
 
 def fit(

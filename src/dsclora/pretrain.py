@@ -126,8 +126,8 @@ def pretrain(
 
     running = compiled(net, device) if compile else net
 
-    here = span.settled("auto", torch.device(device))
-    stages = with_precision(recipe.stages, parallel.decided(lambda: fit.precision(output, resume, here, say)))
+    auto = fit.precision(output, resume, span.settled("auto", torch.device(device)), say)
+    stages = with_precision(recipe.stages, auto)
 
     def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
         batch = store.batch(recipe.seed, step, stage.batch, stage.patch // scale, parallel.share())
