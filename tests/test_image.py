@@ -16,6 +16,10 @@ from conftest import photo, save
 from dsclora import image
 from dsclora.errors import ImageError, OutputError
 from dsclora.image import Output, open_picture
+from dsclora.metrics import psnr
+
+DATA = Path(__file__).parent / "data"
+SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def pixels_of(path: Path) -> npt.NDArray[Any]:
@@ -63,8 +67,11 @@ def test_lossy_formats_come_near(tmp_path: Path, suffix: str, bands: int) -> Non
 def test_16_bits_into_8_are_rounded(tmp_path: Path) -> None:
     pixels = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32, 1).repeat(3, 2)
     source = save(tmp_path / "deep.png", pixels)
-    copy(source, tmp_path / "flat.webp", quality=100)
     assert np.array_equal(image.read_rgb8(source), np.rint(pixels / 257).astype(np.uint8))
+    for value, rounded in ((200 * 257 + 128, 200), (200 * 257 + 129, 201), (65535, 255)):
+        flat = save(tmp_path / "flat.png", np.full((16, 16, 1), value, np.uint16))
+        copy(flat, tmp_path / f"{value}.jpg", quality=100)
+        assert (pixels_of(tmp_path / f"{value}.jpg") == rounded).all()
 
 
 def test_grey_palette_and_one_bit(tmp_path: Path) -> None:
@@ -203,6 +210,25 @@ def test_animation_gives_its_first_frame_and_says_so(tmp_path: Path) -> None:
         picture = open_picture(save(tmp_path / f"film{suffix}", frames, animate))
         assert (picture.height, picture.width) == (10, 12)
         assert any("3 frames" in notice for notice in picture.notices)
+
+
+def test_heic_as_telephones_write_it(tmp_path: Path) -> None:
+    """A part of samples/cat.png, held sideways: HEVC, its turn in the container and, again, in EXIF."""
+    original = image.read_rgb8(SAMPLES / "cat.png")[60:124, 150:246]
+    telephone = DATA / "telephone.heic"
+    assert psnr(image.read_rgb8(telephone), original) > 40
+    copy(telephone, tmp_path / "out.jpg")
+    made = pyvips.Image.new_from_file(str(tmp_path / "out.jpg"))
+    assert (made.width, made.height, made.get("orientation")) == (96, 64, 1)
+    assert made.get("exif-ifd0-Make").startswith("A telephone")
+    assert made.get("icc-profile-data") == pyvips.Image.new_from_file(str(telephone)).get("icc-profile-data")
+    content = telephone.read_bytes()
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))  # content decides, and the name is no text
+    odd.write_bytes(content)
+    assert np.array_equal(image.read_rgb8(odd), image.read_rgb8(telephone))
+    (tmp_path / "cut.heic").write_bytes(content[:-500])
+    with pytest.raises(ImageError, match=r"cut\.heic: .*damaged"):
+        image.read_rgb8(tmp_path / "cut.heic")
 
 
 def test_final_size(tmp_path: Path) -> None:

@@ -233,8 +233,11 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
 def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
     """The picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
 
-    def source() -> pyvips.Source:  # not a file name: vips would read options out of names such as "a[1]"
-        return pyvips.Source.new_from_file(os.fsencode(path))
+    # not a file name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
+    # complains of one that is not UTF-8
+    def source() -> pyvips.Source:
+        with path.open("rb") as file:
+            return pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
 
     try:
         if path.is_dir():
@@ -263,7 +266,26 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
             f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
             "megapixels; if it is meant to be so large, raise --max-megapixels"
         )
+    if image.get_typeof("heif-compression") and image.get("heif-compression") == "hevc":
+        image = _hevc(path, image)
     return image, gain_map
+
+
+def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
+    """The pixels, upright, of what telephones call HEIC: the libvips of PyPI reads all of it but these."""
+    import pi_heif  # brings Pillow; other pictures start without it
+
+    try:
+        with path.open("rb") as file:
+            decoded = pi_heif.open_heif(file, convert_hdr_to_8bit=False)
+            image = _in_memory(np.array(decoded), decoded.has_alpha)  # a copy: its memory goes with it
+    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:  # as it documents
+        raise ImageError(f"{path}: damaged or truncated ({error})") from error
+    for name in header.get_fields():
+        if name.startswith(_KEPT) or name == "n-pages":
+            image.set_type(header.get_typeof(name), name, header.get(name))
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)  # what EXIF says of it, the container said too
+    return image
 
 
 def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
@@ -371,7 +393,7 @@ def write(output: Output, strips: Iterable[Pixels], width: int, height: int, lik
         try:
             image = None if stream is None else stream.image()
             with _PREPARING:
-                image = _finish(_in_memory(first, like) if image is None else image, output, like)
+                image = _finish(_in_memory(first, like.alpha) if image is None else image, output, like)
             del first  # or the next strip is made while this one is still held
             size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
             options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
@@ -391,12 +413,12 @@ def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pi
         yield strip
 
 
-def _in_memory(pixels: Pixels, like: Picture) -> pyvips.Image:
+def _in_memory(pixels: Pixels, alpha: bool) -> pyvips.Image:
     """A view of an array as libvips' image."""
     height, width, bands = pixels.shape
     form, kinds = ("uchar", ("b-w", "srgb")) if pixels.dtype == np.uint8 else ("ushort", ("grey16", "rgb16"))
     image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels), width, height, bands, form)
-    return image.copy(interpretation=kinds[bands - like.alpha == 3])
+    return image.copy(interpretation=kinds[bands - alpha == 3])
 
 
 def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
