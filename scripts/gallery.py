@@ -22,6 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 PHOTOGRAPHS = ("coffee", "astronaut")  # of zoo/general
 SIDE = 192  # of a detail, in pixels of the result
+SAID = {
+    "blur": "blur of a sigma of {:g} pixels of the original",
+    "noise": "noise of {:g} levels of 255",
+    "jpeg": "JPEG of quality {:.0f}",
+}
 
 
 def main() -> None:
@@ -49,7 +54,7 @@ def main() -> None:
         recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
         chain = fixed(load_adapt(recipe).degrade)
         if chain:
-            said = ", ".join(f"{step.kind} of {step.strength[0]:g}" for step in chain if step.kind != "downscale")
+            said = ", ".join(SAID[step.kind].format(step.strength[0]) for step in chain if step.kind in SAID)
             rows = []
             for hr in photographs(base.scale):
                 lr = degrade(hr, base.scale, chain, np.random.default_rng(0))

@@ -237,13 +237,13 @@ def test_what_distillation_looks_at_beside_a_guard(pictures: Path, tmp_path: Pat
 
 
 def test_a_stage_without_a_teacher_weight_is_not_taught_its_own_pictures(pictures: Path, tmp_path: Path) -> None:
-    """The guard's patches keep their target with weight 1, those to adapt to have only the original."""
+    """The guard's patches keep their target with the originals' weight, those to adapt to have only the original."""
     base, teacher = span.from_model(random_model(2, 6)), span.from_model(random_model(2, 8, seed=1))
     store = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
-    r = recipe(teacher_weight=0.0, teach_own=True)
+    r = recipe(teacher_weight=0.0, teach_own=True, hr_weight=0.5)
     terms = Objective(r, store, store, teacher).terms(base, r.stages[0], 3)
     lr = span.to_tensor(store.batch(1, 3, 2, 16).lr)
-    assert terms["guard"].item() == pytest.approx((base(lr) - teacher(lr)).abs().mean().item(), rel=1e-5)
+    assert terms["guard"].item() == pytest.approx(0.5 * (base(lr) - teacher(lr)).abs().mean().item(), rel=1e-5)
 
 
 def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
@@ -527,9 +527,7 @@ def test_budgets(pictures: Path, tmp_path: Path) -> None:
     assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [15, 5]
     outcome = run(two, base, pictures, tmp_path / "c", iterations=1)
     assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [1]
-    begin = time.perf_counter()
     run(two, base, pictures, tmp_path / "b", minutes=0.1)
-    assert time.perf_counter() - begin < 60
     factor = json.loads((tmp_path / "b" / "plan.json").read_text())["factor"]
     assert factor > 0
     assert factor != 1

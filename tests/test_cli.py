@@ -35,7 +35,8 @@ def parsed(done: subprocess.CompletedProcess[str]) -> Any:
 
 def test_help_names_every_verb_and_shows_examples() -> None:
     text = dsclora_("--help").stdout
-    verbs = ("upscale", "evaluate", "profile", "export", "pretrain", "import", "inspect", "models", "doctor")
+    verbs = ("upscale", "evaluate", "profile", "export", "pretrain", "adapt", "merge", "extract", "quantize", "import",
+             "inspect", "models", "doctor")  # fmt: skip
     assert all(verb in text for verb in verbs)
     for verb in verbs:
         assert f"Example: dsclora {verb}" in " ".join(dsclora_(verb, "--help").stdout.split())

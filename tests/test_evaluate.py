@@ -28,8 +28,7 @@ def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     engine = open_engine(model, "onnxruntime")
     pairs = find_pairs(shared / "data" / "bench" / bench, model.scale)
     protocol = metrics.protocol("classic-y", model.scale)
-    found = list(evaluate.evaluate(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
-    return evaluate.mean([m.score for m in found if isinstance(m, evaluate.Measured)])
+    return evaluate.mean(evaluate.scores(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -521,8 +521,7 @@ def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     """Mean PSNR of a student, merged, on whole pictures; classic-y."""
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span.Span)
-    protocol, run = metrics.protocol("classic-y", plain.scale), span.as_function(plain)
-    return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in pictures]))
+    return metrics.protocol("classic-y", plain.scale).mean_seen(span.as_function(plain), pictures)
 
 
 def _step(net: nn.Module, objective: Objective, stage: Stage) -> None:

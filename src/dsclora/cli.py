@@ -37,7 +37,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A bundled model's name or a model file. Default: the bundled one for the scale or adapter.",
+        help="A bundled model's name or a model file. Default: span-x4, or what suits --scale or --adapter.",
     ),
 ]
 EngineOption = Annotated[
@@ -54,6 +54,10 @@ TrainDeviceOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=1024, help="Of the engine; all cores by default.")
+]
+TrainThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, max=1024, help="Of PyTorch; all cores by default, under torchrun one a process."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
@@ -363,7 +367,7 @@ def pretrain(
     compile: Annotated[
         bool, typer.Option("--compile", help="By torch.compile: a little faster, in a long run.")
     ] = False,
-    threads: ThreadsOption = None,
+    threads: TrainThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -458,7 +462,7 @@ def adapt(
         bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
     ] = False,
     device: TrainDeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    threads: TrainThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -712,7 +716,7 @@ def quantize(
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    threads: ThreadsOption = None,
+    threads: TrainThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -945,7 +949,7 @@ def _adapters(texts: list[str]) -> list[tuple[Any, float]]:
             try:
                 name, strength = head, float(tail)
             except ValueError as error:
-                raise UsageError(f"--adapter takes FILE or FILE:STRENGTH, not {text!r}") from error
+                raise UsageError(f"an adapter is FILE or FILE:STRENGTH, not {text!r}") from error
             if not abs(strength) <= 100:
                 raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
         parsed.append((zoo.load_adapter(name), strength))
@@ -979,7 +983,7 @@ def import_(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A model file or a bundled model's name.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A model or adapter file, or a bundled one's name.")],
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:

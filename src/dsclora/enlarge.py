@@ -63,7 +63,8 @@ def strips(
         engine: does the work.
         source: the picture.
         border: how it goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
-        tile: largest window side in input pixels, by default the engine's; the result does not depend on it.
+        tile: largest window side in input pixels, at least `SMALLEST_TILE`, by default the engine's; the result does
+            not depend on it.
         report: called with input pixels done and in all.
 
     Yields:
@@ -195,7 +196,7 @@ def enlarge(
         (h * scale, w * scale, bands) of the same dtype.
 
     Raises:
-        ValueError: another shape or dtype.
+        ValueError: another shape or dtype, or too small a tile.
         EngineError: the runtime failed.
     """
     if pixels.ndim != 3 or pixels.shape[2] - alpha not in (1, 3) or 0 in pixels.shape:

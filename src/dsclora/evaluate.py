@@ -35,7 +35,7 @@ class Score:
 
 def as_published(engine: Engine, lr: Uint8) -> Uint8:
     """The network's picture as the literature runs it: whole, its own zero borders, rounded to uint8."""
-    return enlarge(engine, lr, border="zero", tile=max(lr.shape[:2])).astype(np.uint8, copy=False)
+    return enlarge(engine, lr, border="zero", tile=max(lr.shape[:2]))
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def export(
         overwrite: replace existing files.
 
     Raises:
-        UsageError: the target has no such precision, size or layout.
+        UsageError: the target has no such precision, size or layout, or the model has no name to give to the file.
         MissingExtraError: the runtime is not installed, so the file could not be verified.
         EngineError: the file computes another picture, by more than `LIMITS`; the runtime cannot convert or run it.
         OutputError: a file exists already, or cannot be written.

@@ -217,9 +217,8 @@ def fit(
         net.load_state_dict(saved["net"])
         averaged.load_state_dict(saved["averaged"])
         optimiser.load_state_dict(saved["optimiser"])
-        best, best_state, slowdowns = saved["best"], saved["best_state"], saved["slowdowns"]
-        # checkpoints of earlier versions do not hold these
-        at_first, attempts = saved.get("at_first", math.inf), saved.get("attempts", 0)
+        best, best_state, at_first = saved["best"], saved["best_state"], saved["at_first"]
+        slowdowns, attempts = saved["slowdowns"], saved["attempts"]
         return int(saved["step"])
 
     steps = sum(stage.iterations for stage in stages)

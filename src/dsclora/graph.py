@@ -144,9 +144,7 @@ class Builder:
         steps = np.maximum(np.abs(weight).max((1, 2, 3)) / WEIGHT_LEVELS, 1e-12)
         steps = np.maximum(steps, np.abs(bias) / given.scale / 2**30)  # or it overflows
         levels = np.rint(weight / steps.reshape(-1, 1, 1, 1)).astype(np.int8)
-        sums = np.rint(tensors[f"{prefix}.bias"] / (steps * given.scale)).astype(
-            np.int32
-        )  # as the products are counted
+        sums = np.rint(bias / (steps * given.scale)).astype(np.int32)  # as the products are counted
         names = []
         for integers, step in ((levels, steps), (sums, steps * given.scale)):
             each = [self._integers(integers), self.constant(step)]

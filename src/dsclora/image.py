@@ -264,7 +264,7 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
-            "megapixels; if it is meant to be so large, raise --max-megapixels"
+            "megapixels; if it is meant to be so large, `dsclora upscale --max-megapixels` takes it"
         )
     if image.get_typeof("heif-compression") and image.get("heif-compression") == "hevc":
         image = _hevc(path, image)

@@ -1,7 +1,7 @@
 """PSNR and SSIM, and the named protocols that say how the literature computes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float = npt.NDArray[np.float64]
+Uint8 = npt.NDArray[np.uint8]
 
 INVISIBLE = 50.0
 """A PSNR above, in dB, is as good as any: all pixels off by one level make 48."""
@@ -106,6 +107,10 @@ class Protocol:
         PSNR has no upper end: one level off in a blank page costs more dB than a page of text can gain.
         """
         return min(INVISIBLE, self.psnr(sr, hr))
+
+    def mean_seen(self, run: Callable[[Uint8], Uint8], pictures: Iterable[tuple[Uint8, Uint8]]) -> float:
+        """Mean over pictures, LR and HR, of what `run` makes of LR, dB as `seen`."""
+        return float(np.mean([self.seen(run(lr), hr) for lr, hr in pictures]))
 
     def _compared(
         self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]

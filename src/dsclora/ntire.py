@@ -82,6 +82,8 @@ def compete(
 ) -> list[Entry]:
     """Run the protocol: every picture through every network, in turn, several times.
 
+    In a script, call it below `if __name__ == "__main__":`, as `profile.measure`.
+
     Args:
         preset: which challenge's.
         baseline, entries: x4, of distinct names.

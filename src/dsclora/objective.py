@@ -89,7 +89,7 @@ class Objective:
             target, wanted = span.to_tensor(np.concatenate(cached), self._device), {}
         else:
             return terms
-        weight = stage.teacher_weight or float(bool(guards))
+        weight = stage.teacher_weight or (stage.hr_weight if guards else 0.0)  # which a guard asks for: `adapt`
         if weight:
             terms["guard" if guards else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
         if stage.affinity_weight and features:

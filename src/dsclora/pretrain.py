@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -136,7 +135,7 @@ def pretrain(
     def score(net: nn.Module) -> float:
         assert isinstance(net, span.Span)
         run = span.as_function(span.collapse(net))
-        return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in validation]))
+        return protocol.mean_seen(run, validation)
 
     fitted, psnr = fit.fit(
         net,

@@ -229,7 +229,10 @@ class Runner:
         try:
             return self._pool.submit(what, *arguments).result()
         except BrokenProcessPool as error:
-            raise EngineError(f"{self.subject.name}: the process that runs it ended; out of memory?") from error
+            raise EngineError(
+                f"{self.subject.name}: the process that runs it ended; out of memory, or a script without "
+                'an `if __name__ == "__main__":`?'
+            ) from error
         except DscloraError:
             raise
         except Exception as error:  # whatever a runtime raises
@@ -239,7 +242,9 @@ class Runner:
 def measure(
     subjects: Sequence[Subject], sizes: Sequence[tuple[int, int]], setting: Setting, runs: int = 20
 ) -> dict[tuple[str, tuple[int, int]], Latency]:
-    """Latency of every network at every size, in turn.
+    """Latency of every network at every size, in turn, each in a process of its own.
+
+    In a script, call it below `if __name__ == "__main__":`: the processes read the script too.
 
     Args:
         subjects: with distinct names.
@@ -293,8 +298,10 @@ def opened(subject: Subject, setting: Setting) -> _Callable:
         return lambda batch: session.run(None, {name: batch})[0]
     import openvino
 
+    from dsclora.engines.openvino import HINTS
+
     core = openvino.Core()
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[setting.precision]}
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[setting.precision]}
     if setting.threads is not None:
         config["INFERENCE_NUM_THREADS"] = setting.threads
     compiled: dict[tuple[int, ...], Any] = {}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -110,8 +109,7 @@ def quantize(
         return value
 
     def score(net: nn.Module) -> float:
-        run = span.as_function(net)
-        return float(np.mean([protocol.seen(run(lr), hr) for lr, hr in validation]))
+        return protocol.mean_seen(span.as_function(net), validation)
 
     in_float, calibrated = score(teacher), score(net)
     say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")

@@ -54,7 +54,8 @@ class Stage(_Strict):
         patch: patch side in HR pixels, as papers count; a multiple of the scale.
         learning_rate, final_learning_rate: of the optimiser.
         warmup: iterations.
-        loss: `losses.distance`, on RGB in 0..1. "psnr" is of the size of tens of dB: it wants weights of about 0.01.
+        loss: `losses.distance`, on RGB in 0..1. "psnr" is of the size of -3 (dB over -10),
+            many times what the others are: it wants weights of about 0.01.
         hr_weight: of the distance to the original (L_rec).
         teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
         affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
@@ -88,7 +89,8 @@ class Training(_Strict):
             many steps (measured: experiments/README.md).
         teacher_ensemble: the teacher enlarges every picture in its eight orientations, and the mean is what it teaches
             (geometric self-ensemble), for eight times the wait before training.
-        ema: decay of the averaged weights, which are what is validated and saved.
+        ema: decay of the averaged weights, which are what is validated and saved; in `adapt` and `quantize` at most
+            1 - 10 / steps (`averaging`): 0.9975 for 4,000.
         clip: largest norm of the gradient.
         license: written into the file that is made.
     """

@@ -123,7 +123,7 @@ def group(
 
 
 def alike(groups: Sequence[Sequence[int]], least: int) -> bool:
-    """Whether names that make these groups are too much alike to be believed: fewer than `least`, or one of half."""
+    """Whether names that make these groups are too much alike: fewer than `least`, or more than half in one."""
     return len(groups) < least or 2 * max(len(g) for g in groups) > sum(len(g) for g in groups)
 
 
@@ -140,7 +140,7 @@ def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tup
     """Divide groups at random: positions to train on, to choose the best weights by, and to judge by.
 
     At least four groups are held out, or three where there are fewer than eight: of less than that nothing certain can
-    be said. From eight on, other ones choose than judge; below, the last two lists are the same.
+    be said. Where eight or more are held out, other ones choose than judge; else the last two lists are the same.
 
     Args:
         groups: from `group`.

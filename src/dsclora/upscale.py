@@ -1,6 +1,6 @@
 """The main path: a picture is read in strips, cut into tiles, enlarged by an engine, put together and written.
 
-`image.read -> tiles.plan -> engine(batch) -> crop halo, paste -> round once -> image.write`
+`image.open_picture -> enlarge.strips (tiles.plan -> engine(batch) -> crop halo, paste -> round once) -> image.write`
 """
 
 import glob

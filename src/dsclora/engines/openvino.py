@@ -9,6 +9,9 @@ from dsclora import graph
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.weights import HALO, Model
 
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls a precision."""
+
 _KEPT = 4  # compiled shapes; each holds its activations
 
 
@@ -26,7 +29,7 @@ class OpenVino:
         self._core = openvino.Core()
         self._config: dict[str, Any] = {
             # stated, because the default on processors with bf16 units is bf16
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
