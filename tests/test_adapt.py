@@ -772,6 +772,8 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
     assert "&lt;u&gt;" in text
     assert text.count("data:image/webp") == 3
     assert not re.search(r"https?://", text)
+    page.write(tmp_path / "q.html", "x", result, {}, [("caf\udce9", 20.0, 21.0)], [])
+    assert r"caf\udce9" in (tmp_path / "q.html").read_text()
 
 
 CLI_RECIPE = """

@@ -1,6 +1,7 @@
 """The command line as a user meets it: output, exit codes, one-line errors, and no torch."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -227,7 +228,17 @@ def test_pretrain_end_to_end(tmp_path: Path) -> None:
     assert [path.name for path in precious.parent.iterdir()] == ["mine.png"], "the store alone is removed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_encoding_without_a_name_loses_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "日本.png", photo(24, 24))
+    command = [sys.executable, "-m", "dsclora.cli", "evaluate", "in", "--csv", "rows.csv"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert rb"\u65e5\u672c" in done.stdout
+    assert "日本" in (tmp_path / "rows.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Signals) -> None:
     for n in range(60):
         save(tmp_path / "in" / f"{n:02}.png", photo(120, 120, seed=n))

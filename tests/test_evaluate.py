@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,13 @@ def test_what_cannot_be_measured_is_told(bench: Path) -> None:
     (found,) = evaluate.evaluate(lambda lr: lr, pairs, 4, metrics.protocol("classic-y", 4))
     assert isinstance(found, evaluate.Failure)
     assert "border" in found.error
+
+    def exhausted(lr: object) -> Any:
+        raise MemoryError("Unable to allocate")
+
+    (found,) = evaluate.evaluate(exhausted, pairs, 1, metrics.protocol("classic-y", 1))
+    assert isinstance(found, evaluate.Failure)
+    assert "out of memory" in found.error
     save(bench / "small" / "x.tif", photo(20, 20))
     with pytest.raises(ImageError, match="same name"):
         find_pairs(bench / "small", 4)

@@ -1,5 +1,6 @@
 """Pictures in and out: every format, depth and kind, metadata, and what is not a picture."""
 
+import gzip
 import os
 import struct
 import zlib
@@ -168,6 +169,16 @@ def test_metadata_is_kept_or_stripped_and_the_profile_stays(tmp_path: Path, suff
         assert kept.xres == pytest.approx(11.811, abs=0.02)
 
 
+def test_a_keyword_in_latin_1(tmp_path: Path) -> None:
+    """As PNG has it; pyvips cannot name it."""
+    content = save(tmp_path / "in.png", photo(8, 8)).read_bytes()
+    body = b"tEXtT\xeftle\0a cat"
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "in.png").write_bytes(content[:33] + chunk + content[33:])
+    copy(tmp_path / "in.png", tmp_path / "out.png")
+    assert np.array_equal(pixels_of(tmp_path / "out.png"), photo(8, 8))
+
+
 def test_colour_is_spread_under_transparent_pixels(tmp_path: Path) -> None:
     pixels = np.zeros((60, 60, 4), np.uint8)
     pixels[:, 30:] = (200, 100, 50, 255)
@@ -259,6 +270,7 @@ def _png(width: int, height: int, data: bytes = b"") -> bytes:
         ("half.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a picture, or damaged"),
         ("bomb.png", _png(60_000, 60_000), "3600 megapixels|more than the limit"),
         ("zero.png", _png(0, 10), "not a picture, or damaged"),
+        ("packed.png", gzip.compress(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'), "svg"),
         ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "svg"),
     ],
 )

@@ -421,6 +421,8 @@ def test_learning_rate_curve() -> None:
         ("warmup = 3", "takes all 3 iterations"),
         ("hr_weight = 0", "nothing to learn from"),
         ("learning_rate = ", "not TOML"),
+        ("a = " + "[" * 5000, "not TOML"),
+        ("batch = " + "9" * 5000, "not TOML"),
     ],
 )
 def test_recipe_mistakes(tmp_path: Path, change: str, reason: str) -> None:
@@ -431,8 +433,15 @@ def test_recipe_mistakes(tmp_path: Path, change: str, reason: str) -> None:
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"stage\.0\.batch.*sead"):
         load(tmp_path, "sead = 1\n[[stage]]\niterations = 3\nbatch = -1\n")
+    with pytest.raises(RecipeError, match="seed"):
+        load(tmp_path, "seed = 100000000000000000000000\n[[stage]]\niterations = 3\n")
     with pytest.raises(RecipeError, match="cannot be read"):
         recipes.load_pretrain(tmp_path / "none.toml")
+
+
+def test_a_recipe_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("\ufeff[[stage]]\niterations = 3\n", encoding="utf-8")
+    assert recipes.load_pretrain(tmp_path / "recipe.toml").stages[0].iterations == 3
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)

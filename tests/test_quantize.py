@@ -121,10 +121,11 @@ def test_ranges_travel_with_an_adapter(tmp_path: Path) -> None:
     assert adapter.describe(back)["int8"] == list(ranges)
     plain = replace(made, ranges={})
     assert adapter.merge(model, [(back, 1.0)]).sha256 == adapter.merge(model, [(plain, 1.0)]).sha256
-    broken = replace(made, ranges={"conv_cat": Range(1.0, 2.0, np.ones(24, np.float32))})
-    adapter.write(tmp_path / "b.safetensors", broken)
-    with pytest.raises(ModelError, match="range of conv_cat"):
-        adapter.read(tmp_path / "b.safetensors")
+    for name, low in (("b", 1.0), ("c", -np.inf)):
+        broken = replace(made, ranges={"conv_cat": Range(low, 2.0, np.ones(24, np.float32))})
+        adapter.write(tmp_path / f"{name}.safetensors", broken)
+        with pytest.raises(ModelError, match="range of conv_cat"):
+            adapter.read(tmp_path / f"{name}.safetensors")
 
 
 def pictures(tmp_path: Path) -> tuple[Path, Path]:

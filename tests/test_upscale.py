@@ -78,6 +78,28 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(["a.jpg"], "out.jpeg", suffix=".jpg") == ["out.jpeg"]
 
 
+def test_what_an_input_becomes_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was interrupted is begun again with the same pattern."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("p1.png", "p1_x4.png", "p2.png", "other_x4.png"):
+        (tmp_path / name).touch()
+    jobs, (skipped,) = plan_jobs(["*.png"], None, DEFAULTS, 4)
+    assert [str(job.source) for job in jobs] == ["other_x4.png", "p1.png", "p2.png"]
+    assert skipped.status == "skipped"
+    assert "p1_x4.png: is what p1.png becomes" in skipped.notices[0]
+    assert planned(["p1_x4.png"]) == ["p1_x4_x4.png"], "by itself it is"
+
+
+def test_a_pattern_takes_every_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    for name in ("d/a.png", "d/sub/b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
+    for pattern in ("d/**", "d/**/*.png"):
+        assert planned([pattern], "out") == ["out/a.png", "out/b.png"]
+
+
 def test_inputs_that_name_nothing(tmp_path: Path) -> None:
     jobs, failed = plan_jobs([str(tmp_path / "none.png"), str(tmp_path), "no/*.png"], None, Options(), 4)
     assert jobs == []

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,13 @@ def test_what_a_foreign_file_looks_like(tmp_path: Path, keys: list[str], guess: 
         {"upsampler.0.weight": torch.zeros(3, dtype=torch.complex64)},
         {"conv_cat.weight": torch.zeros(2, 2).to_sparse()},
         {"conv_cat.weight": torch.zeros(1, dtype=torch.half).expand(10**7, 10**7)},
+        {f"x{n}": torch.zeros(1).expand(2**26) for n in range(2)},
+        {  # a product of 3.6e9 numbers
+            "conv_1.conv.0.weight": torch.zeros(1, 60_000, 1, 1),
+            "conv_1.conv.1.weight": torch.zeros(1, 1, 3, 3),
+            "conv_1.conv.2.weight": torch.zeros(60_000, 1, 1, 1),
+            "conv_1.sk.weight": torch.zeros(1, 1, 1, 1),
+        },
         {"conv_1.sk.weight": torch.zeros(3), **{f"conv_1.conv.{n}.weight": torch.zeros(3) for n in range(3)}},
     ],
 )
@@ -208,6 +216,14 @@ def test_odd_tensors_are_one_line(tmp_path: Path, model: Model, odd: dict[str, t
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match=r"odd\.pth"):
         weights.import_file(tmp_path / "odd.pth")
+
+
+def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", bytes(10**6))
+    monkeypatch.setattr(weights, "_LARGEST_FILE", 10**5)
+    with pytest.raises(ModelError, match="unpacked it is too large"):
+        weights.import_file(tmp_path / "bomb.pth")
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "C64"])
@@ -272,8 +288,9 @@ def test_the_bundled_models_are_sound() -> None:
         else:
             assert fitting.training["result"]["accepted"], name
         assert (Path(zoo.__file__).parent / "adapters" / f"{name}.md").exists(), "every adapter has a card"
-    with pytest.raises(ModelError, match="no bundled model"):
-        zoo.load("span-x9")
+    for name in ("span-x9", "x" * 300):
+        with pytest.raises(ModelError, match="no bundled model"):
+            zoo.load(name)
 
 
 def test_the_model_that_suits() -> None:

@@ -288,7 +288,12 @@ def read(path: str | os.PathLike[str]) -> Adapter:
         for conv in [key.removesuffix(".range") for key in tensors if key.endswith(".range")]:
             low, high = (float(end) for end in tensors.pop(f"{conv}.range"))
             divisor = tensors.pop(f"{conv}.divisor")
-            if not (low <= 0 <= high and low < high < math.inf and np.isfinite(divisor).all() and (divisor > 0).all()):
+            if not (
+                -math.inf < low <= 0 <= high < math.inf
+                and low < high
+                and np.isfinite(divisor).all()
+                and (divisor > 0).all()
+            ):
                 raise ValueError(f"range of {conv}")
             ranges[conv] = Range(low, high, divisor)
         if tensors:

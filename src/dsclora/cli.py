@@ -1,12 +1,14 @@
 """The command line: one command per verb, no logic. Results go to stdout, everything else to stderr."""
 
 import errno
+import io
 import json
 import logging
 import math
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import asdict, replace
@@ -68,7 +70,10 @@ def main() -> None:
     for name in ("stdout", "stderr"):  # closed by the caller
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (for the whole run)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like an interruption by hand
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks must not lose what was measured
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for number in _ends():
+        signal.signal(number, signal.default_int_handler)  # cleans up like an interruption by hand
     logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what libvips warns of is told in our own errors
     try:
         app()
@@ -91,6 +96,12 @@ def main() -> None:
             sys.exit(1)
         _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it with the output")
         sys.exit(1)
+
+
+def _ends() -> list[signal.Signals]:
+    """What asks a process to end: but not what its caller has it ignore, as `nohup` does."""
+    known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))  # Windows has no SIGHUP
+    return [number for number in known if number is not None and signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _say(text: str) -> None:
@@ -189,19 +200,23 @@ def upscale(
         raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
-        _say(f"error: {result.error}")
+        _say(*result.notices or (f"error: {result.error}",))
     engines = open_engines(content, len(jobs), engine, precision, device, threads)
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")
     interrupted, stop = False, _Stop()
     parts: dict[int, tuple[float, float]] = {}  # of each picture: the share that is done, and Mpixels
+    sums, counting = [0.0, 0.0], threading.Lock()  # of these
     with Meter(len(jobs), "Mpixel") as meter:
 
         def report(number: int, done: int, total: int) -> None:
             stop.check()
-            parts[number] = (done / total, done / 1e6)
-            shares, amounts = (sum(column) for column in zip(*list(parts.values()), strict=True))
-            meter.at(shares, amounts, f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
+            now = (done / total, done / 1e6)
+            with counting:
+                before = parts.get(number, (0.0, 0.0))
+                parts[number] = now
+                sums[:] = (s + b - a for s, a, b in zip(sums, before, now, strict=True))
+            meter.at(sums[0], sums[1], f"{number + 1}/{len(jobs)} {jobs[number].source.name}")
 
         try:
             for result in verb.upscale_files(engines, jobs, options, report):
@@ -227,7 +242,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self._asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *_ends()):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, _: object) -> None:

@@ -78,6 +78,8 @@ def evaluate(
             yield Measured(Score(pair.name, *protocol.score(sr, hr)), lr, sr, hr)
         except DscloraError as error:
             yield Failure(pair, str(error))
+        except MemoryError as error:
+            yield Failure(pair, f"{pair.hr}: out of memory ({error})")
 
 
 def scores(

@@ -1,6 +1,8 @@
 """Writing files whole or not at all."""
 
+import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,20 +29,41 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder")
         if (path.exists() or path.is_symlink()) and not overwrite:
-            raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
+            raise _existing(path)
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise _refused(path, error) from error
     try:
         yield temporary
-        if not overwrite and (path.exists() or path.is_symlink()):  # made by another in the meantime
-            raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
-        temporary.replace(path)
+        if overwrite:
+            if path.exists():
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            temporary.replace(path)
+        else:
+            _place(temporary, path)
     except OSError as error:
         raise _refused(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Rename, but not over what another process has made in the meantime."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise _existing(path) from error
+    except OSError as error:  # of a file system without links
+        if path.exists() or path.is_symlink():
+            raise _existing(path) from error
+        temporary.replace(path)
+
+
+def _existing(path: Path) -> OutputError:
+    return OutputError(f"{path}: exists already; choose another name or allow overwriting")
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

@@ -33,7 +33,7 @@ READABLE = frozenset(
 )
 """Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
 
-_LOADERS = ("jpegload", "pngload", "webpload", "heifload", "tiffload", "gifload")
+_LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")  # as libvips calls its classes
 _GREY = ("b-w", "grey16")
 _KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
 _BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
@@ -246,6 +246,12 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
             raise ImageError(f"{path}: not a regular file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
+        # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
+        found = pyvips.vips_lib.vips_foreign_find_load_source(source().pointer)
+        loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad") if found else ""
+        if found and not loader.startswith(_LOADERS):
+            kind = loader.removesuffix("Source").lower()
+            raise ImageError(f"{path}: is a {kind} file; supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF")
         image = pyvips.Image.new_from_source(source(), "", access=access, fail_on="error")
         gain_map = str(image.get("vips-loader")).startswith("uhdrload")
         if gain_map:  # before it lies an ordinary JPEG
@@ -256,11 +262,6 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     except pyvips.Error as error:
         raise ImageError(f"{path}: not a picture, or damaged ({_reason(error)})") from error
-    loader = str(image.get("vips-loader"))
-    if not loader.startswith(_LOADERS):
-        raise ImageError(
-            f"{path}: is a {loader.split('load')[0]} file; supported are JPEG, PNG, WebP, AVIF, TIFF and GIF"
-        )
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
@@ -413,6 +414,16 @@ def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pi
         yield strip
 
 
+def _fields(image: pyvips.Image) -> list[str]:
+    """Names of an image's metadata; where one is not UTF-8, which pyvips cannot read, of the blocks that matter."""
+    try:
+        names: list[str] = image.get_fields()
+    except UnicodeDecodeError:  # a PNG's keyword is Latin-1
+        blocks = ("exif-data", "xmp-data", "iptc-data", "icc-profile-data")
+        names = [name for name in blocks if image.get_typeof(name)]
+    return names
+
+
 def _in_memory(pixels: Pixels, alpha: bool) -> pyvips.Image:
     """A view of an array as libvips' image."""
     height, width, bands = pixels.shape
@@ -435,7 +446,7 @@ def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
         image = ((image + 128) / 257).floor().cast("uchar")
         image = image.copy(interpretation="b-w" if image.bands < 3 else "srgb")
     image = image.copy(xres=like.image.xres, yres=like.image.yres)
-    for name in like.image.get_fields():
+    for name in _fields(like.image):
         if name.startswith(_KEPT):
             value = like.image.get(name)
             if name == "xmp-data":

@@ -50,14 +50,16 @@ class Meter:
         """
         if self._bar is not None:
             rate = amount / max(1e-9, time.perf_counter() - self._begin)
-            self._bar.update(self._task, completed=completed, text=text, rate=f"{rate:.2f} {self._unit}/s")
+            self._bar.update(self._task, completed=completed, text=printable(text), rate=f"{rate:.2f} {self._unit}/s")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(f"dsclora: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(
+                f"dsclora: {printable(text)}", markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
         else:
             print(f"dsclora: {printable(text)}", file=sys.stderr, flush=True)
 

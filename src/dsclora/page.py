@@ -97,7 +97,7 @@ def write(
         f"<title>{html.escape(name)}</title><style>{_STYLE}</style>{''.join(body)}</html>"
     )
     with files.replacing(path, overwrite) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may be of any bytes
 
 
 def _slider(name: str, lr: Uint8, before: Uint8, after: Uint8, hr: Uint8) -> str:

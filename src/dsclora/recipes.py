@@ -96,7 +96,7 @@ class Training(_Strict):
     """
 
     stages: Annotated[list[Stage], Field(min_length=1, alias="stage")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     sizes: Annotated[list[Annotated[float, Field(ge=0.1, le=2.0)]], Field(min_length=1)] = [1.0]
     optimiser: Literal["adam", "soap"] = "adam"
     teacher_ensemble: bool = False
@@ -247,10 +247,10 @@ def load_adapt(path: Path) -> AdaptRecipe:
 
 def _load(path: Path, kind: type[RecipeT]) -> RecipeT:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not TOML ({error})") from error
     try:
         recipe = kind.model_validate(content)

@@ -1,5 +1,7 @@
 """Pictures that compare pictures: whole and in detail, side by side."""
 
+import html
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,7 @@ def write_grid(path: Path, rows: list[list[Uint8]], labels: list[str], overwrite
     pixels = [_label_row(labels, column)] + [_row(row, column) for row in rows]
     with files.replacing(path, overwrite) as temporary:
         image = pyvips.Image.new_from_array(np.concatenate(pixels), interpretation="srgb")
-        image.write_to_target(pyvips.Target.new_to_file(str(temporary)), ".png[compression=6,filter=sub]")
+        image.write_to_target(pyvips.Target.new_to_file(os.fsencode(temporary)), ".png[compression=6,filter=sub]")
 
 
 def _row(pictures: list[Uint8], column: int) -> Uint8:
@@ -82,8 +84,9 @@ def _row(pictures: list[Uint8], column: int) -> Uint8:
 def _label_row(labels: list[str], column: int) -> Uint8:
     row = np.full((_LABEL, len(labels) * (column + _GAP), 3), 255, np.uint8)
     for number, label in enumerate(labels):
+        label = label.encode("utf-8", "backslashreplace").decode()  # a name may be of any bytes
         try:
-            ink = pyvips.Image.text(label.replace("&", "&amp;").replace("<", "&lt;"), font="sans 13", dpi=72).numpy()
+            ink = pyvips.Image.text(html.escape(label, quote=False), font="sans 13", dpi=72).numpy()
         except pyvips.Error:  # no fonts on this machine: a grid without labels is still a grid
             continue
         left = number * (column + _GAP) + _GAP // 2

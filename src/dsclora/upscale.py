@@ -135,7 +135,8 @@ def plan_jobs(
         suffix: format of all outputs, such as ".png"; None to keep each one's.
 
     Returns:
-        the jobs, and a failed result for every input that names nothing.
+        the jobs, and a result for every input that is none: failed where it names nothing, skipped where it is what
+        another one becomes, as when a run is begun again with `*.png`.
 
     Raises:
         UsageError: an empty input, or an output that names one picture for several inputs.
@@ -187,6 +188,13 @@ def plan_jobs(
             if real in folder.resolve().parents:  # its own outputs are not inputs again
                 found = [path for path in found if folder.resolve() not in path.resolve().parents]
             jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
+    if output is None:
+        made = {os.path.realpath(job.target): job.source for job in jobs}
+        for job in jobs:
+            if origin := made.get(os.path.realpath(job.source)):
+                notice = f"{job.source}: is what {origin} becomes: not enlarged again (unless it is named alone)"
+                failed.append(Result(job.source, None, "skipped", notices=(notice,)))
+        jobs = [job for job in jobs if os.path.realpath(job.source) not in made]
     return jobs, failed
 
 
@@ -200,7 +208,12 @@ def _expand(pattern: str) -> list[Path]:
     path = Path(pattern)
     if os.path.exists(path) or not glob.has_magic(pattern):  # noqa: PTH110 (never raises)
         return [path]
-    return [Path(p) for p in sorted(glob.glob(pattern, recursive=True))] or [path]
+    matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+    if "**" in pattern:  # it matches folders beside what is in them, and goes round in links
+        every = {os.path.realpath(match): match for match in reversed(matches)}  # the first of each counts
+        files = [match for real, match in every.items() if not os.path.isdir(real)]  # noqa: PTH112 (never raises)
+        matches = sorted(files or every.values())
+    return matches or [path]
 
 
 def _writable_suffix(source: Path) -> str:

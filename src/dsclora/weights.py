@@ -11,6 +11,7 @@ import json
 import math
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -354,10 +355,29 @@ def _to_plain(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[
             if f"{name}.{part}" in tensors
         }
         if len(parts) == 8:
+            _check_conv3xc(name, parts)
             for part in parts:
                 del plain[f"{name}.{part}"]
             plain[f"{name}.eval_conv.weight"], plain[f"{name}.eval_conv.bias"] = collapse_conv3xc(parts)
     return plain
+
+
+def _check_conv3xc(name: str, parts: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Refuse shapes that are no Conv3XC's: products of small files could take tens of gigabytes.
+
+    Raises:
+        ValueError: says which conv.
+    """
+    first, middle, last, skip = (parts[f"{part}.weight"].shape for part in ("conv.0", "conv.1", "conv.2", "sk"))
+    inputs, outputs, into, out_of = first[1], last[0], first[0], last[1]
+    if (
+        middle != (out_of, into, 3, 3)
+        or first != (into, inputs, 1, 1)
+        or last != (outputs, out_of, 1, 1)
+        or skip != (outputs, inputs, 1, 1)
+        or into * outputs != out_of * inputs  # one gain
+    ):
+        raise ValueError(f"{name}: {first}, {middle}, {last}, {skip}")
 
 
 def _check_file(path: Path) -> None:
@@ -413,6 +433,10 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise ModelError(f"{path}: not a PyTorch file")
 
     try:
+        if start == b"PK":
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > _LARGEST_FILE:
+                    raise ModelError(f"{path}: unpacked it is too large for a SPAN model")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of suspicious pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -421,6 +445,8 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
             f"{path}: holds Python objects beside weights, which could run code when loaded; refused. "
             "Ask its author for a safetensors file"
         ) from error
+    except ModelError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise ModelError(f"{path}: not a readable PyTorch file ({type(error).__name__})") from error
     for wrapper in _WRAPPERS:
@@ -429,7 +455,10 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
             break
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ModelError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
-    odd = [k for k, v in content.items() if v.layout != torch.strided or v.is_meta or v.is_complex()]
-    if odd or any(v.numel() > _LARGEST_FILE for v in content.values()):
-        raise ModelError(f"{path}: holds sparse, complex or huge tensors, which no SPAN has")
+    tensors = list(content.values())
+    odd = any(
+        v.layout != torch.strided or v.is_meta or v.is_complex() or v.is_quantized or v.is_nested for v in tensors
+    )
+    if odd or 4 * sum(v.numel() for v in tensors) > _LARGEST_FILE:
+        raise ModelError(f"{path}: holds sparse, complex, quantized or huge tensors, which no SPAN has")
     return {str(k): v.detach().float().numpy() for k, v in content.items()}
