@@ -23,7 +23,7 @@ if not RUNTIMES[0].usable:
 
 import dsclora_native
 
-from dsclora.engines.native import Native
+from dsclora.engines.native import Native, _folded
 
 KERNELS = dsclora_native.kernels()
 reference = open_engine(zoo.load("span-x4"), "torch", threads=1)
@@ -122,6 +122,11 @@ def test_refuses_wrong_arrays() -> None:
             span.run(source, target, threads)
     with pytest.raises(ValueError, match="no kernel"):
         Native(random_model(), kernel="sse2")
+    body, *rest = _folded(random_model(2, 4))
+    assert isinstance(body, list)
+    for odd in (np.zeros((), np.float32), np.zeros((0, 3, 3, 3), np.float32)):
+        with pytest.raises(ValueError, match="1 to 4096 channels"):
+            dsclora_native.Span([odd, *body[1:]], *rest, 2, [0.0, 0.0, 0.0], 1.0, "")
 
 
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])

@@ -66,6 +66,8 @@ Network* make(const std::vector<Array>& body, const std::vector<Array>& biases, 
     if (!chosen) throw std::invalid_argument("no kernel " + name + " for this processor");
     if (body.size() != 19 || biases.size() != 19) throw std::invalid_argument("expected 19 convs before the joint one");
     if (scale < 1 || scale > 4 || mean.size() != 3) throw std::invalid_argument("expected a scale of 1 to 4 and three means");
+    if (body[0].ndim() != 4 || body[0].shape(0) < 1 || body[0].shape(0) > 4096)
+        throw std::invalid_argument("body: expected weights of 1 to 4096 channels");
     const int c = static_cast<int>(body[0].shape(0));
     std::vector<Weights> convs;
     for (size_t n = 0; n < body.size(); ++n) convs.push_back(weights(body[n], &biases[n], c, n ? c : 3, 3, "body"));
