@@ -247,7 +247,8 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
-        found = pyvips.vips_lib.vips_foreign_find_load_source(source().pointer)
+        looked_at = source()  # held for as long as its pointer is used
+        found = pyvips.vips_lib.vips_foreign_find_load_source(looked_at.pointer)
         loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad") if found else ""
         if found and not loader.startswith(_LOADERS):
             kind = loader.removesuffix("Source").lower()
