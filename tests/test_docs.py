@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, photo, random_model, save
-from dsclora import graph, span, weights
+from dsclora import graph, image, span, weights, zoo
 from test_cli import dsclora_
 
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if "```sh" in page.read_text())
@@ -37,7 +37,9 @@ def commands(page: Path) -> list[str]:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with what the pages speak of, small."""
-    for number, name in itertools.product(range(6), ("scans", "photographs", "others")):
+    for path in image.find(zoo.general_pictures()):  # of noise int8 is refused where there is no VNNI
+        save(tmp_path / "photographs" / f"{path.stem}.png", image.read_rgb8(path)[:192, :192])
+    for number, name in itertools.product(range(6), ("scans", "others")):
         noise = np.random.default_rng((number, len(name))).integers(0, 256, (6, 6, 3), np.uint8)
         save(tmp_path / name / f"{number}.png", np.kron(noise, np.ones((32, 32, 1), np.uint8)))
     save(tmp_path / "photo.jpg", photo(30, 40))
