@@ -13,14 +13,11 @@ import numpy.typing as npt
 import pytest
 import pyvips
 
-from conftest import photo, save
+from conftest import ROOT, photo, save
 from dsclora import image
 from dsclora.errors import ImageError, OutputError
 from dsclora.image import Output, open_picture
 from dsclora.metrics import psnr
-
-DATA = Path(__file__).parent / "data"
-SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def pixels_of(path: Path) -> npt.NDArray[Any]:
@@ -225,8 +222,8 @@ def test_animation_gives_its_first_frame_and_says_so(tmp_path: Path) -> None:
 
 def test_heic_as_telephones_write_it(tmp_path: Path) -> None:
     """A part of samples/cat.png, held sideways: HEVC, its turn in the container and, again, in EXIF."""
-    original = image.read_rgb8(SAMPLES / "cat.png")[60:124, 150:246]
-    telephone = DATA / "telephone.heic"
+    original = image.read_rgb8(ROOT / "samples" / "cat.png")[60:124, 150:246]
+    telephone = ROOT / "tests" / "data" / "telephone.heic"
     assert psnr(image.read_rgb8(telephone), original) > 40
     copy(telephone, tmp_path / "out.jpg")
     made = pyvips.Image.new_from_file(str(tmp_path / "out.jpg"))
@@ -270,7 +267,11 @@ def _png(width: int, height: int, data: bytes = b"") -> bytes:
         ("half.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a picture, or damaged"),
         ("bomb.png", _png(60_000, 60_000), "3600 megapixels|more than the limit"),
         ("zero.png", _png(0, 10), "not a picture, or damaged"),
-        ("packed.png", gzip.compress(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'), "svg"),
+        (
+            "packed.png",
+            gzip.compress(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', mtime=0),
+            "svg",
+        ),
         ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "svg"),
     ],
 )
