@@ -527,7 +527,9 @@ def test_budgets(pictures: Path, tmp_path: Path) -> None:
     assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [15, 5]
     outcome = run(two, base, pictures, tmp_path / "c", iterations=1)
     assert [s["iterations"] for s in outcome.adapter.training["recipe"]["stage"]] == [1]
+    begin = time.perf_counter()
     run(two, base, pictures, tmp_path / "b", minutes=0.1)
+    assert time.perf_counter() - begin < 60
     factor = json.loads((tmp_path / "b" / "plan.json").read_text())["factor"]
     assert factor > 0
     assert factor != 1

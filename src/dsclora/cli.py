@@ -200,7 +200,7 @@ def upscale(
         raise UsageError(f"--scale {scale:g} is more than {content.name}'s factor, {content.scale}")
     jobs, results = verb.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
-        _say(*result.notices or (f"error: {result.error}",))
+        _say(f"error: {result.error}" if result.status == "failed" else result.notices[0])
     engines = open_engines(content, len(jobs), engine, precision, device, threads)
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")

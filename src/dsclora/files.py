@@ -28,8 +28,8 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder")
-        if (path.exists() or path.is_symlink()) and not overwrite:
-            raise _existing(path)
+        if not overwrite:
+            _check_free(path)
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,16 +54,14 @@ def _place(temporary: Path, path: Path) -> None:
     """Rename, but not over what another process has made in the meantime."""
     try:
         os.link(temporary, path)
-    except FileExistsError as error:
-        raise _existing(path) from error
-    except OSError as error:  # of a file system without links
-        if path.exists() or path.is_symlink():
-            raise _existing(path) from error
+    except OSError:  # it exists, or the file system has no links
+        _check_free(path)
         temporary.replace(path)
 
 
-def _existing(path: Path) -> OutputError:
-    return OutputError(f"{path}: exists already; choose another name or allow overwriting")
+def _check_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise OutputError(f"{path}: exists already; choose another name or allow overwriting")
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

@@ -232,13 +232,6 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
 
 def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
     """The picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
-
-    # not a file name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
-    # complains of one that is not UTF-8
-    def source() -> pyvips.Source:
-        with path.open("rb") as file:
-            return pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
-
     try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder")
@@ -246,17 +239,21 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
             raise ImageError(f"{path}: not a regular file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
+        # not by name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
+        # complains of one that is not UTF-8
+        with path.open("rb") as file:
+            opened = pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
-        looked_at = source()  # held for as long as its pointer is used
-        found = pyvips.vips_lib.vips_foreign_find_load_source(looked_at.pointer)
+        found = pyvips.vips_lib.vips_foreign_find_load_source(opened.pointer)
         loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad") if found else ""
         if found and not loader.startswith(_LOADERS):
             kind = loader.removesuffix("Source").lower()
             raise ImageError(f"{path}: is a {kind} file; supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF")
-        image = pyvips.Image.new_from_source(source(), "", access=access, fail_on="error")
-        gain_map = str(image.get("vips-loader")).startswith("uhdrload")
-        if gain_map:  # before it lies an ordinary JPEG
-            image = pyvips.Image.jpegload_source(source(), access=access, fail_on="error")
+        gain_map = loader.startswith("Uhdr")
+        if not gain_map:
+            image = pyvips.Image.new_from_source(opened, "", access=access, fail_on="error")
+        else:  # before it lies an ordinary JPEG
+            image = pyvips.Image.jpegload_source(opened, access=access, fail_on="error")
             if image.get_typeof("xmp-data") and b"hdr-gain-map" in bytes(image.get("xmp-data")):
                 image = _without(image, "xmp-data")
     except OSError as error:
@@ -283,10 +280,8 @@ def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
             image = _in_memory(np.array(decoded), decoded.has_alpha)  # a copy: its memory goes with it
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:  # as it documents
         raise ImageError(f"{path}: damaged or truncated ({error})") from error
-    for name in header.get_fields():
-        if name.startswith(_KEPT) or name == "n-pages":
-            image.set_type(header.get_typeof(name), name, header.get(name))
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)  # what EXIF says of it, the container said too
+    _take_over(image, header)  # upright: what EXIF says of it, the container said too
+    image.set_type(header.get_typeof("n-pages"), "n-pages", header.get("n-pages"))
     return image
 
 
@@ -415,14 +410,21 @@ def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pi
         yield strip
 
 
-def _fields(image: pyvips.Image) -> list[str]:
-    """Names of an image's metadata; where one is not UTF-8, which pyvips cannot read, of the blocks that matter."""
+def _take_over(image: pyvips.Image, like: pyvips.Image) -> None:
+    """Metadata of an image for one that is upright; where pyvips cannot read all names, the blocks that matter."""
     try:
-        names: list[str] = image.get_fields()
+        names = like.get_fields()
     except UnicodeDecodeError:  # a PNG's keyword is Latin-1
         blocks = ("exif-data", "xmp-data", "iptc-data", "icc-profile-data")
-        names = [name for name in blocks if image.get_typeof(name)]
-    return names
+        names = [name for name in blocks if like.get_typeof(name)]
+    for name in names:
+        if name.startswith(_KEPT):
+            value = like.get(name)
+            if name == "xmp-data":
+                value = re.sub(rb"(tiff:Orientation\W{1,3})[1-8]", rb"\g<1>1", bytes(value))
+            image.set_type(like.get_typeof(name), name, value)
+    # the EXIF block still says how the camera was held, which has been applied
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
 
 
 def _in_memory(pixels: Pixels, alpha: bool) -> pyvips.Image:
@@ -447,14 +449,7 @@ def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
         image = ((image + 128) / 257).floor().cast("uchar")
         image = image.copy(interpretation="b-w" if image.bands < 3 else "srgb")
     image = image.copy(xres=like.image.xres, yres=like.image.yres)
-    for name in _fields(like.image):
-        if name.startswith(_KEPT):
-            value = like.image.get(name)
-            if name == "xmp-data":
-                value = re.sub(rb"(tiff:Orientation\W{1,3})[1-8]", rb"\g<1>1", bytes(value))
-            image.set_type(like.image.get_typeof(name), name, value)
-    # the EXIF block still says how the camera was held, which has been applied
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    _take_over(image, like.image)
     if not output.saver.grey and image.bands < 3 and image.get_typeof("icc-profile-data"):
         colour = image[0].icc_transform("srgb", embedded=True)
         image = colour.bandjoin(image[1]) if image.bands == 2 else colour

@@ -190,11 +190,12 @@ def plan_jobs(
             jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
     if output is None:
         made = {os.path.realpath(job.target): job.source for job in jobs}
-        for job in jobs:
-            if origin := made.get(os.path.realpath(job.source)):
+        origins = [made.get(os.path.realpath(job.source)) for job in jobs]
+        for job, origin in zip(jobs, origins, strict=True):
+            if origin is not None:
                 notice = f"{job.source}: is what {origin} becomes: not enlarged again (unless it is named alone)"
                 failed.append(Result(job.source, None, "skipped", notices=(notice,)))
-        jobs = [job for job in jobs if os.path.realpath(job.source) not in made]
+        jobs = [job for job, origin in zip(jobs, origins, strict=True) if origin is None]
     return jobs, failed
 
 
