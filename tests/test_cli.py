@@ -228,6 +228,18 @@ def test_pretrain_end_to_end(tmp_path: Path) -> None:
     assert [path.name for path in precious.parent.iterdir()] == ["mine.png"], "the store alone is removed"
 
 
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, -1))\n"
+        f"sys.argv = 'dsclora export --to onnx --size 100000x100000 -o {tmp_path}/out'.split()\n"
+        "from dsclora.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("dsclora: error: out of memory (Unable to allocate")
+    assert list(tmp_path.rglob("*.onnx")) == []
+
+
 def test_an_encoding_without_a_name_loses_nothing(tmp_path: Path) -> None:
     save(tmp_path / "in" / "日本.png", photo(24, 24))
     command = [sys.executable, "-m", "dsclora.cli", "evaluate", "in", "--csv", "rows.csv"]

@@ -99,6 +99,11 @@ def test_damage_is_named(model_file: Path) -> None:
     spoil(lambda t, h: t.update({"conv_cat.bias": np.zeros(5, np.float32)}), r"shape \(5,\).*\(6,\)")
 
 
+def _one_number(kind: str) -> bytes:
+    header = json.dumps({"conv_cat.bias": {"dtype": kind, "shape": [1], "data_offsets": [0, 2]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(2)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -108,6 +113,7 @@ def test_damage_is_named(model_file: Path) -> None:
         (struct.pack("<Q", 99_999_999) + b"{" * 1000, "not a readable safetensors"),
         (b"GIF89a and more", "not a readable safetensors"),
         (pickle.dumps({"a": 1}), "pickle"),
+        (_one_number("BF16"), "save them as float32"),
     ],
 )
 def test_not_safetensors(tmp_path: Path, content: bytes, reason: str) -> None:

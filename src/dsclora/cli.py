@@ -94,6 +94,9 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             _say(f"error: {error.filename or 'output'}: cannot be written ({error.strerror})")
             sys.exit(1)
+        if isinstance(error, MemoryError):
+            _say(f"error: out of memory ({error or 'no more is given'}); close other programs, or give it less at once")
+            sys.exit(1)
         _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it with the output")
         sys.exit(1)
 

@@ -414,6 +414,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
             start[:1] == b"\x80" and start[1:] <= b"\x05"
         ):  # a zip, or a bare pickle of protocol 2 to 5
             hint = f"it is a PyTorch pickle file; convert it with: dsclora import {path} -o FILE"
+        elif isinstance(error, (TypeError, AttributeError)):
+            hint = f"its numbers are of a type that NumPy lacks ({error}); save them as float32"
         else:
             hint = f"not a readable safetensors file ({error})"
         raise ModelError(f"{path}: {hint}") from error
