@@ -255,7 +255,9 @@ def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Sign
     for n in range(60):
         save(tmp_path / "in" / f"{n:02}.png", photo(120, 120, seed=n))
     command = [sys.executable, "-m", "dsclora.cli", "upscale", "in", "-o", "out", "--json"]
+    ours = signal.signal(number, signal.SIG_DFL)  # or under nohup it is ignored, rightly
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(number, ours)
     while process.poll() is None and not list(tmp_path.glob("out/*.png")):
         time.sleep(0.01)
     process.send_signal(number)

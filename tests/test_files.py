@@ -42,6 +42,7 @@ def test_what_is_replaced_keeps_its_mode_and_must_be_a_file(tmp_path: Path) -> N
     path = tmp_path / "private.txt"
     path.touch(mode=0o600)
     with files.replacing(path, overwrite=True) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600, "while it is written too"
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

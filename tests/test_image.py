@@ -3,6 +3,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +239,42 @@ def test_heic_as_telephones_write_it(tmp_path: Path) -> None:
     (tmp_path / "cut.heic").write_bytes(content[:-500])
     with pytest.raises(ImageError, match=r"cut\.heic: .*damaged"):
         image.read_rgb8(tmp_path / "cut.heic")
+
+
+def test_heic_of_grey_stays_grey(tmp_path: Path) -> None:
+    """The same part in grey, with a profile of RGB, which libvips says it is."""
+    original = image.read_rgb8(ROOT / "samples" / "cat.png")[60:124, 150:246] @ (0.299, 0.587, 0.114)
+    grey = ROOT / "tests" / "data" / "grey.heic"
+    picture = open_picture(grey)
+    assert psnr(picture.rows()(0, 64)[..., 0], original) > 40
+    assert (picture.bands, picture.image.get_typeof("icc-profile-data")) == (1, 0)
+
+
+def test_a_damaged_name_in_heic_does_not_end_the_process(tmp_path: Path) -> None:
+    content = bytearray((ROOT / "tests" / "data" / "telephone.heic").read_bytes())
+    content[content.index(b"application/rdf")] = 0xA5  # no letter in UTF-8
+    (tmp_path / "odd.heic").write_bytes(content)
+    command = [sys.executable, "-m", "dsclora", "upscale", str(tmp_path / "odd.heic")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+
+
+def test_avif_that_says_less_at_first(tmp_path: Path) -> None:
+    avif = save(tmp_path / "in.avif", photo(40, 60))
+    content = bytearray(avif.read_bytes())
+    assert content[4:12] == b"ftypavif"
+    content[8:12] = b"mif1"
+    (tmp_path / "mif1.avif").write_bytes(content)
+    assert np.array_equal(image.read_rgb8(tmp_path / "mif1.avif"), image.read_rgb8(avif))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux counts open files there")
+def test_files_are_closed(tmp_path: Path) -> None:
+    source = save(tmp_path / "in.jpg", photo(40, 60))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        image.read_rgb8(source)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
 
 
 def test_final_size(tmp_path: Path) -> None:

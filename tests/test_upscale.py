@@ -61,7 +61,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(["d"]) == [str(root / "d_x4" / n) for n in ("c.png", "e/f.png", "e/g.jpg")]
     assert planned(["d"], "out") == ["out/c.png", "out/e/f.png", "out/e/g.jpg"]
     assert planned(["*.jpg"], "out") == ["out/a.jpg"]
-    assert planned(["**/*.png"], "out") == ["out/c.png"]
+    assert planned(["**/*.png"], "out") == ["out/d/c.png"]
     (tmp_path / "[1].png").touch()
     assert planned(["[1].png"]) == ["[1]_x4.png"], "an existing file is not a pattern"
     (tmp_path / "d" / "out").mkdir()
@@ -88,6 +88,14 @@ def test_what_an_input_becomes_is_no_input(tmp_path: Path, monkeypatch: pytest.M
     assert skipped.status == "skipped"
     assert "p1_x4.png: is what p1.png becomes" in skipped.notices[0]
     assert planned(["p1_x4.png"]) == ["p1_x4_x4.png"], "by itself it is"
+    overwrite = replace(DEFAULTS, if_exists="overwrite")
+    jobs, _ = plan_jobs(["*.png"], None, overwrite, 4)
+    assert len(jobs) == 4, "or it would be replaced unseen"
+    assert next(upscale_files([Nearest()], jobs[1:], overwrite)).error == (
+        "p1.png: would replace p1_x4.png, an input; choose another --output"
+    )
+    (tmp_path / "p2_x4.png").symlink_to(tmp_path / "p2.png")
+    assert planned(["p2.png"]) == ["p2_x4.png"], "to be told that it exists"
 
 
 def test_a_pattern_takes_every_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +104,9 @@ def test_a_pattern_takes_every_picture_once(tmp_path: Path, monkeypatch: pytest.
     for name in ("d/a.png", "d/sub/b.png"):
         (tmp_path / name).touch()
     (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
-    for pattern in ("d/**", "d/**/*.png"):
-        assert planned([pattern], "out") == ["out/a.png", "out/b.png"]
+    (tmp_path / "d" / "sub" / "a.png").symlink_to(tmp_path / "d" / "a.png")  # another name is another picture
+    for pattern in ("d/**", "d/**/*.png", "d/**/"):
+        assert planned([pattern], "out") == ["out/a.png", "out/sub/a.png", "out/sub/b.png"]
 
 
 def test_inputs_that_name_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def evaluate(
         except DscloraError as error:
             yield Failure(pair, str(error))
         except MemoryError as error:
-            yield Failure(pair, f"{pair.hr}: out of memory ({error})")
+            yield Failure(pair, f"{pair.hr}: out of memory ({error or 'no more is given'})")
 
 
 def scores(

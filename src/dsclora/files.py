@@ -33,7 +33,8 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(path.stat().st_mode) if overwrite and path.exists() else 0o666
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode | stat.S_IWUSR))
     except OSError as error:
         raise _refused(path, error) from error
     try:

@@ -43,6 +43,9 @@ _BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than th
 # later, while pixels are read or written, may still be: that cannot be done one at a time.)
 _PREPARING = threading.Lock()
 
+# what libvips remembers of finished work is a hundred pictures with their files open; nothing is asked for twice
+pyvips.cache_set_max(0)
+
 
 @dataclass(frozen=True)
 class Saver:
@@ -272,16 +275,27 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
 
 def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
     """The pixels, upright, of what telephones call HEIC: the libvips of PyPI reads all of it but these."""
-    import pi_heif  # brings Pillow; other pictures start without it
+    # not by pi_heif itself, which asks for metadata too: 1.4 crashes with it where a name in there is not UTF-8
+    from _pi_heif import load_file
 
     try:
-        with path.open("rb") as file:
-            decoded = pi_heif.open_heif(file, convert_hdr_to_8bit=False)
-            image = _in_memory(np.array(decoded), decoded.has_alpha)  # a copy: its memory goes with it
-    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:  # as it documents
-        raise ImageError(f"{path}: damaged or truncated ({error})") from error
+        data = path.read_bytes()
+        brands = data[8 : int.from_bytes(data[:4])]
+        if b"avif" in brands or b"avis" in brands:  # libvips goes by the first one, which may say less
+            return header
+        found = load_file(data, 4, False, False, True, True, "", False)  # 16 bit as such, no padding of rows
+        decoded = next(picture for picture in found if picture is not None and picture.primary)
+        content = bytes(decoded.data)  # a copy: its memory goes with it
+        (width, height), mode = decoded.size_mode
+    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, StopIteration) as error:
+        reason = " ".join(str(error).split()) or "no picture in it"
+        raise ImageError(f"{path}: damaged or truncated ({reason})") from error
+    pixels = np.frombuffer(content, "<u2" if ";16" in mode else np.uint8).reshape(height, width, -1)
+    image = _in_memory(pixels, alpha="A" in mode.upper())
     _take_over(image, header)  # upright: what EXIF says of it, the container said too
     image.set_type(header.get_typeof("n-pages"), "n-pages", header.get("n-pages"))
+    if image.bands < 3 and image.get_typeof("icc-profile-data"):  # it would be of RGB, which libvips calls all HEIC
+        image = _without(image, "icc-profile-data")
     return image
 
 

@@ -4,6 +4,7 @@
 """
 
 import glob
+import itertools
 import os
 import time
 from collections import deque
@@ -125,7 +126,8 @@ def plan_jobs(
     """What to enlarge and where to write it.
 
     Files go beside themselves as `NAME_x4.EXT`, or into `output`; a folder's tree is mirrored in `FOLDER_x4`, or in
-    `output`. A single file may name its output file. Formats that cannot be written become PNG.
+    `output`, what `**` finds there too. A single file may name its output file. Formats that cannot be written become
+    PNG.
 
     Args:
         inputs: files, folders, or patterns with `*`, `?`, `[...]`, `**`.
@@ -150,8 +152,8 @@ def plan_jobs(
 
     if "" in inputs:
         raise UsageError("an input is empty; a variable that is not set?")
-    files = [f for pattern in inputs for f in _expand(pattern)]
-    single = len(files) == 1 and not os.path.isdir(files[0])  # noqa: PTH112 (never raises)
+    files = [found for pattern in inputs for found in _expand(pattern)]
+    single = len(files) == 1 and not os.path.isdir(files[0][0])  # noqa: PTH112 (never raises)
     names_file = output is not None and output.suffix != "" and not os.path.isdir(output)  # noqa: PTH112
     output_file = output if names_file and single else None
     if output is not None and names_file and not single and output.suffix.lower() in image.SAVERS:
@@ -162,7 +164,7 @@ def plan_jobs(
     def unreadable(problem: ImageError) -> None:
         failed.append(Result(source, None, "failed", error=str(problem)))
 
-    for source in files:
+    for source, name in files:
         try:
             source.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -173,7 +175,7 @@ def plan_jobs(
             continue
         if not source.is_dir():
             beside = target(source, source.parent, Path(source.stem + tag))
-            inside = target(source, output, Path(source.stem)) if output is not None else beside
+            inside = target(source, output, name.with_suffix("")) if output is not None else beside
             jobs.append(Job(source, output_file or inside))
         else:
             real = source.resolve()
@@ -188,9 +190,9 @@ def plan_jobs(
             if real in folder.resolve().parents:  # its own outputs are not inputs again
                 found = [path for path in found if folder.resolve() not in path.resolve().parents]
             jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
-    if output is None:
-        made = {os.path.realpath(job.target): job.source for job in jobs}
-        origins = [made.get(os.path.realpath(job.source)) for job in jobs]
+    if output is None and options.if_exists != "overwrite":  # which would replace them unseen
+        made = {os.path.abspath(job.target): job.source for job in jobs}  # noqa: PTH100 (not through links)
+        origins = [made.get(os.path.abspath(job.source)) for job in jobs]  # noqa: PTH100
         for job, origin in zip(jobs, origins, strict=True):
             if origin is not None:
                 notice = f"{job.source}: is what {origin} becomes: not enlarged again (unless it is named alone)"
@@ -204,17 +206,24 @@ def _one_format(one: str, other: str) -> bool:
     return one == other or image.SAVERS.get(one) is image.SAVERS.get(other) is not None
 
 
-def _expand(pattern: str) -> list[Path]:
-    """An existing path as it is; else what the pattern matches; else the path, to be told missing."""
+def _expand(pattern: str) -> list[tuple[Path, Path]]:
+    """An existing path as it is; else what the pattern matches; else the path, to be told missing.
+
+    Each with the name that it gets below `output`: its own, or of what `**` found the path below there.
+    """
     path = Path(pattern)
     if os.path.exists(path) or not glob.has_magic(pattern):  # noqa: PTH110 (never raises)
-        return [path]
+        return [(path, Path(path.name))]
     matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-    if "**" in pattern:  # it matches folders beside what is in them, and goes round in links
-        every = {os.path.realpath(match): match for match in reversed(matches)}  # the first of each counts
-        files = [match for real, match in every.items() if not os.path.isdir(real)]  # noqa: PTH112 (never raises)
-        matches = sorted(files or every.values())
-    return matches or [path]
+    if "**" not in pattern:
+        return [(match, Path(match.name)) for match in matches or [path]]
+    # it matches folders beside what is in them, and goes round in links: the shortest way to a file counts
+    far_first = sorted(matches, key=lambda match: len(match.parts), reverse=True)
+    ways = {(os.path.realpath(match.parent), match.name): match for match in far_first}
+    files = sorted(way for way in ways.values() if not os.path.isdir(way))  # noqa: PTH112 (never raises)
+    folders = [match for match in matches if set(matches).isdisjoint(match.parents)] if not files else []
+    top = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    return [(found, found.relative_to(top)) for found in files or folders or [path]]
 
 
 def _writable_suffix(source: Path) -> str:
