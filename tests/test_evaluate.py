@@ -1,4 +1,4 @@
-"""The evaluator agrees with the published figures; folders in every layout; what does not fit is named."""
+"""The evaluator agrees with another on the official weights; folders in every layout; what does not fit is named."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ from dsclora.errors import ImageError
 from dsclora.pairs import find_pairs, read_pair
 from dsclora.resize import imresize
 
-# PSNR and SSIM of the official weights, Y channel, x4, on Set5, Set14 and BSD100 (None: not published to that digit)
+# PSNR and SSIM of the official weights, Y channel, x4, on Set5, Set14 and BSD100, by another evaluator
 OFFICIAL = {
     "span_ch26_ntire2024.pth": ((31.739, 0.8890), (28.336, 0.7755), (27.399, 0.7297)),
     "dscf_ch26_ntire2025.pth": ((31.747, 0.8892), (28.346, 0.7757), (27.405, 0.7298)),
@@ -33,7 +33,7 @@ def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_official_weights_give_the_published_table(shared: Path, name: str) -> None:
+def test_official_weights_give_another_evaluators_table(shared: Path, name: str) -> None:
     for bench, (psnr, ssim) in zip(("Set5", "Set14", "BSD100"), OFFICIAL[name], strict=True):
         measured = measure(shared, name, bench)
         assert measured[0] == pytest.approx(psnr, abs=0.0011), (bench, measured)
