@@ -3,9 +3,9 @@
     python experiments/compare.py BASE CANDIDATE... --on FOLDER... [--strengths 0.25 0.5 0.75] [--sizes 0.5 1]
         [--bicubic] [--json]
 
-A candidate is an adapter of the base or a model of its size. With strengths, each is measured at them too: a model at
-strength s is base + s * (model - base). With sizes, every original is first resized by them, as by `sizes` in a recipe.
-Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
+A candidate is an adapter of the base or a model of its size: a bundled one's name, or a file. With strengths, each is
+measured at them too: a model at strength s is base + s * (model - base). With sizes, every original is first resized by
+them, as by `sizes` in a recipe. Gains are paired, over pictures; intervals are `adapt.Change`'s, at 95 %.
 """
 
 import argparse
@@ -36,11 +36,11 @@ class Row:
     interval: tuple[float, float]
 
 
-def at(base: weights.Model, path: Path, strength: float) -> weights.Model:
+def at(base: weights.Model, name: str, strength: float) -> weights.Model:
     """The base with so much of a candidate."""
-    if adapter.is_adapter(path):
-        return adapter.merge(base, [(adapter.read(path), strength)])
-    tuned = weights.read(path)
+    if name in zoo.adapter_names() or (name not in zoo.names() and adapter.is_adapter(Path(name))):
+        return adapter.merge(base, [(zoo.load_adapter(name), strength)])
+    tuned = zoo.load(name)
     if strength == 1:
         return tuned
     return replace(
@@ -70,7 +70,7 @@ def main() -> None:
     """Print the table, one line per candidate, strength and folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("base")
-    parser.add_argument("candidates", nargs="*", type=Path)
+    parser.add_argument("candidates", nargs="*")
     parser.add_argument("--on", nargs="+", required=True, type=Path)
     parser.add_argument("--strengths", nargs="*", type=float, default=[])
     parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], help="of the originals")
@@ -81,8 +81,8 @@ def main() -> None:
     variants: list[tuple[str, float, weights.Model | None]] = [("base", 0.0, base)]
     if given.bicubic:
         variants.append(("bicubic", 0.0, None))
-    for path in given.candidates:
-        variants.extend((str(path), strength, at(base, path, strength)) for strength in [*given.strengths, 1.0])
+    for name in given.candidates:
+        variants.extend((name, strength, at(base, name, strength)) for strength in [*given.strengths, 1.0])
     for folder, size in itertools.product(given.on, given.sizes):
         before: list[float] = []
         for name, strength, model in variants:
