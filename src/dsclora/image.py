@@ -287,10 +287,10 @@ def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
         decoded = next(picture for picture in found if picture is not None and picture.primary)
         content = bytes(decoded.data)  # a copy: its memory goes with it
         (width, height), mode = decoded.size_mode
+        pixels = np.frombuffer(content, "<u2" if ";16" in mode else np.uint8).reshape(height, width, -1)
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, StopIteration) as error:
         reason = " ".join(str(error).split()) or "no picture in it"
         raise ImageError(f"{path}: damaged or truncated ({reason})") from error
-    pixels = np.frombuffer(content, "<u2" if ";16" in mode else np.uint8).reshape(height, width, -1)
     image = _in_memory(pixels, alpha="A" in mode.upper())
     _take_over(image, header)  # upright: what EXIF says of it, the container said too
     image.set_type(header.get_typeof("n-pages"), "n-pages", header.get("n-pages"))

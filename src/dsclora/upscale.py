@@ -221,7 +221,8 @@ def _expand(pattern: str) -> list[tuple[Path, Path]]:
     far_first = sorted(matches, key=lambda match: len(match.parts), reverse=True)
     ways = {(os.path.realpath(match.parent), match.name): match for match in far_first}
     files = sorted(way for way in ways.values() if not os.path.isdir(way))  # noqa: PTH112 (never raises)
-    folders = [match for match in matches if set(matches).isdisjoint(match.parents)] if not files else []
+    matched = set(matches)
+    folders = [match for match in matches if matched.isdisjoint(match.parents)]
     top = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     return [(found, found.relative_to(top)) for found in files or folders or [path]]
 
