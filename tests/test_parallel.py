@@ -35,6 +35,7 @@ learning_rate = 2e-3
 warmup = 4
 teacher_weight = 1.0
 """
+SHORT = RECIPE.replace("150", "20")
 ADAPT = """
 validations = 6
 [[lora]]
@@ -127,6 +128,7 @@ def on_two_hosts(work: Path, arguments: Callable[[str], list[str]]) -> None:
 
 
 def test_hosts_that_share_no_files(work: Path) -> None:
+    (work / "recipe.toml").write_text(SHORT)
     on_two_hosts(work, pretrain)
     assert [path.parent.name for path in work.glob("?/model.safetensors")] == ["a"]
     assert [path.parent.name for path in work.glob("?/checkpoint.pt")] == ["a"]
@@ -155,6 +157,7 @@ def test_processes_with_other_recipes(work: Path) -> None:
 
 
 def test_start_is_not_taken_for_an_option_of_torchrun(work: Path) -> None:
+    (work / "recipe.toml").write_text(SHORT)
     run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two"), "--start", "base.safetensors"], work)
     assert weights.read(work / "two" / "model.safetensors").training["start_sha256"]
 
