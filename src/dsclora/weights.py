@@ -326,6 +326,8 @@ def import_file(path: str | os.PathLike[str], license: str = "unknown") -> Model
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".bin"):
         tensors = _read_pickle(path)
     else:
+        import ml_dtypes  # noqa: F401 (has NumPy know bfloat16; not needed for our own files)
+
         tensors, header = read_safetensors(path)
         if header.get("format") == FORMAT:
             return read(path)
@@ -415,7 +417,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
         ):  # a zip, or a bare pickle of protocol 2 to 5
             hint = f"it is a PyTorch pickle file; convert it with: dsclora import {path} -o FILE"
         elif isinstance(error, (TypeError, AttributeError)):
-            hint = f"its numbers are of a type that NumPy lacks ({error}); save them as float32"
+            hint = f"its numbers are of another type ({error}); convert it with: dsclora import {path} -o FILE"
         else:
             hint = f"not a readable safetensors file ({error})"
         raise ModelError(f"{path}: {hint}") from error
