@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from dsclora.graph import INPUT, OPSET, OUTPUT, Builder
+from dsclora.networks.span_graph import INPUT, OPSET, OUTPUT, Builder
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 SCALE = 4

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rivals import BYTES, OTHER_NETWORKS, PACKAGES, RIVALS
 
-from dsclora.engines import RUNTIMES, bf16_on_cpu
+from dsclora.engines.choice import RUNTIMES, bf16_on_cpu
+from rivals import BYTES, OTHER_NETWORKS, PACKAGES, RIVALS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.1  # s
@@ -145,8 +145,9 @@ def work(arguments: argparse.Namespace) -> None:
     if arguments.core >= 0:
         os.sched_setaffinity(0, range(arguments.core, arguments.core + arguments.threads))
     from dsclora import zoo
-    from dsclora.engines import Precision, open_engine
-    from dsclora.metrics import psnr
+    from dsclora.engines import Precision
+    from dsclora.engines.choice import open_engine
+    from dsclora.pictures.metrics import psnr
 
     model = zoo.load(arguments.model)
     name, _, precision_name = arguments.worker.partition(":")
@@ -201,9 +202,9 @@ class Rival:
 
 def picture(height: int, width: int) -> npt.NDArray[np.uint8]:
     """The sample photograph, repeated to that size, (1, 3, height, width)."""
-    from dsclora import image
+    from dsclora.pictures.read import read_rgb8
 
-    cat = image.read_rgb8(ROOT / "samples" / "cat.png")
+    cat = read_rgb8(ROOT / "samples" / "cat.png")
     mirrored = np.pad(cat, ((0, height), (0, width), (0, 0)), "symmetric")[:height, :width]
     return np.ascontiguousarray(mirrored.transpose(2, 0, 1)[None])
 

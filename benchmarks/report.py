@@ -24,12 +24,19 @@ import numpy as np
 import pyvips
 from matplotlib import pyplot
 
-from dsclora import doctor, enlarge, evaluate, image, metrics, profile, weights, zoo
-from dsclora.engines import open_engine
+from dsclora import zoo
+from dsclora.engines import Setting
+from dsclora.engines.choice import open_engine
 from dsclora.errors import ImageError
-from dsclora.pairs import find_pairs
-from dsclora.resize import imresize
-from dsclora.weights import Model
+from dsclora.inference import strips
+from dsclora.measure import doctor, evaluate, latency
+from dsclora.measure.cost import Subject
+from dsclora.networks import span_import
+from dsclora.networks.span import SpanNetwork
+from dsclora.pictures import metrics
+from dsclora.pictures.pairs import find_pairs
+from dsclora.pictures.read import read_rgb8
+from dsclora.pictures.resize import imresize
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
@@ -47,7 +54,7 @@ OFFICIAL = {
 }
 PICTURES = 100
 PICTURE = "481x321"
-COMPUTED = "x".join(str(len(enlarge.continued(int(side), "reflect")[0])) for side in PICTURE.split("x"))
+COMPUTED = "x".join(str(len(strips.continued(int(side), "reflect")[0])) for side in PICTURE.split("x"))
 """What of `PICTURE` goes through the network: it and the border that `dsclora upscale` reflects."""
 
 
@@ -164,7 +171,7 @@ def jpegs(bench: Path, scratch: Path) -> Path:
     folder.mkdir()
     width, height = map(int, PICTURE.split("x"))
     for number, pair in enumerate(find_pairs(bench / "BSD100", 4)[:PICTURES]):
-        picture = image.read_rgb8(pair.hr)
+        picture = read_rgb8(pair.hr)
         picture = picture if picture.shape[1] > picture.shape[0] else picture.transpose(1, 0, 2)
         picture = np.ascontiguousarray(picture[:height, :width])
         pyvips.Image.new_from_array(picture).jpegsave(f"{folder / str(number)}.jpg", Q=90)
@@ -193,23 +200,23 @@ def quality(bench: Path, official: Path, rounds: int) -> list[dict[str, Any]]:
     models = {name: (zoo.load(name), True) for name in zoo.names()}
     for file, name in OFFICIAL.items():
         if (official / file).exists():
-            model = weights.import_file(official / file)
+            model = span_import.import_file(official / file)
             models[f"{name} x{model.scale}"] = (model, False)
     size = (256, 256)
     rows = []
     for scale in sorted({model.scale for model, _ in models.values()}, reverse=True):
         rows.append(bicubic(bench, scale))
         of_scale = {name: pair for name, pair in models.items() if pair[0].scale == scale}
-        subjects = [profile.Subject(name, model, scale) for name, (model, _) in of_scale.items()]
-        latency = profile.measure(subjects, [size], profile.Setting("native", threads=1), rounds)
+        subjects = [Subject(name, model, scale) for name, (model, _) in of_scale.items()]
+        latencies = latency.measure(subjects, [size], Setting("native", threads=1), rounds)
         for name, (model, ours) in sorted(of_scale.items(), key=lambda item: item[1][0].parameters):
             row = {"name": name.removesuffix(f" x{scale}"), "ours": ours, "scale": scale}
-            row |= {"parameters": model.parameters, "ms": latency[name, size].milliseconds}
+            row |= {"parameters": model.parameters, "ms": latencies[name, size].milliseconds}
             rows.append(row | scores(bench, model))
     return rows
 
 
-def scores(bench: Path, model: Model) -> dict[str, tuple[float, float]]:
+def scores(bench: Path, model: SpanNetwork) -> dict[str, tuple[float, float]]:
     """PSNR and SSIM by set."""
     engine = open_engine(model)
     return {name: measured(bench / name, model.scale, lambda lr: evaluate.as_published(engine, lr)) for name in SETS}

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsclora import weights
-from dsclora.weights import Model
+from dsclora.networks import span
+from dsclora.networks.span import SpanNetwork
 
 Float32 = npt.NDArray[np.float32]
 Uint8 = npt.NDArray[np.uint8]
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
-def open_ncnn(model: Model, threads: int) -> tuple[Run, str]:
+def open_ncnn(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """Tencent's ncnn on the CPU, fp32 storage and arithmetic, weights by pnnx."""
     import ncnn
 
@@ -48,27 +48,27 @@ def open_ncnn(model: Model, threads: int) -> tuple[Run, str]:
 
 
 @contextmanager
-def exported(model: Model, layout: str) -> Iterator[Path]:
+def exported(model: SpanNetwork, layout: str) -> Iterator[Path]:
     """The path of our export for ncnn, without suffixes; another process makes it, whose memory is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"span-x{model.scale}.safetensors"
-        weights.write(source, model)
+        span.write(source, model)
         command = [sys.executable, "-m", "dsclora", "export", "--model", source, "--to", "ncnn", "--layout", layout]
         command += ["-o", f"{folder}/made"]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         yield Path(folder) / "made" / source.stem
 
 
-def open_mnn(model: Model, threads: int) -> tuple[Run, str]:
+def open_mnn(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """Alibaba's MNN on the CPU, high precision."""
     import MNN
     from MNN import expr, nn
 
-    from dsclora import graph
+    from dsclora.networks import span_graph
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "span.onnx", Path(folder) / "span.mnn"
-        source.write_bytes(graph.build(model).SerializeToString())
+        source.write_bytes(span_graph.build(model).SerializeToString())
         converter = Path(sys.executable).with_name("mnnconvert")
         command = [converter, "-f", "ONNX", "--modelFile", source, "--MNNModel", target, "--bizCode", "span"]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
@@ -84,17 +84,17 @@ def open_mnn(model: Model, threads: int) -> tuple[Run, str]:
     return run, f"MNN {MNN.version()}"
 
 
-def open_spandrel(model: Model, threads: int) -> tuple[Run, str]:
+def open_spandrel(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """The SPAN class of spandrel, what chaiNNer and ComfyUI run, eager and with planes in memory."""
     import torch
 
     sys.modules |= torchvision_stand_in()
     import spandrel
 
-    from dsclora import export
+    from dsclora.exports import to_spandrel
 
     torch.set_num_threads(threads)
-    tensors = export.training_form(weights.with_range(model, weights.SPAN_RANGE))
+    tensors = to_spandrel.training_form(span.with_range(model, span.SPAN_RANGE))
     loaded = spandrel.ModelLoader().load_from_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()}).eval()
 
     def run(batch: Float32) -> Float32:
@@ -113,14 +113,14 @@ def torchvision_stand_in() -> dict[str, ModuleType]:
     return {name: ModuleType(name) for name in ("torchvision", "torchvision.transforms")} | {part.__name__: part}
 
 
-def open_compiled(model: Model, threads: int) -> tuple[Run, str]:
+def open_compiled(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """`torch.compile` of our network, channels last."""
     import torch
 
-    from dsclora import span
+    from dsclora.networks import span_torch
 
     torch.set_num_threads(threads)
-    net: Any = span.from_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net: Any = span_torch.from_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled: Any = torch.compile(net, dynamic=False)
 
     def run(batch: Float32) -> Float32:
@@ -131,7 +131,7 @@ def open_compiled(model: Model, threads: int) -> tuple[Run, str]:
     return run, f"torch.compile {torch.__version__}"
 
 
-def open_upscale_ncnn(model: Model, threads: int) -> tuple[Run, str]:
+def open_upscale_ncnn(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """What Upscayl's engine became as a package, on the CPU: our export for Upscayl, with a border of its own."""
     from upscale_ncnn_py.upscale_ncnn_vulkan import UPSCALE
 
@@ -140,7 +140,7 @@ def open_upscale_ncnn(model: Model, threads: int) -> tuple[Run, str]:
     return _of_pillow(engine.process_pil), f"upscale-ncnn-py {metadata.version('upscale-ncnn-py')}"
 
 
-def open_realesrgan_ncnn(model: Model, threads: int) -> tuple[Run, str]:
+def open_realesrgan_ncnn(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     """Its own smallest network of that scale, realesr-animevideov3 (0.62 M parameters), on the CPU.
 
     It takes as many threads as there are cores to run on.

@@ -28,11 +28,14 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from dsclora import pretrain, recipes, span, weights, zoo
+from dsclora import zoo
 from dsclora.engines.torch import Torch
-from dsclora.enlarge import teach
 from dsclora.errors import TrainingError
-from dsclora.pairs import PairStore, Uint8, find_pairs, open_store
+from dsclora.networks import span, span_torch
+from dsclora.pictures.pairs import Uint8, find_pairs
+from dsclora.training import pretrain, recipes
+from dsclora.training.patches import PairStore, open_store
+from dsclora.training.teacher import cache_outputs
 
 Step = Callable[[int], float]
 """Makes one step; returns the seconds that its data took."""
@@ -41,7 +44,7 @@ Open = Callable[[], Step]
 """Makes a row ready for a block of steps, outside of the time that is taken."""
 
 
-class Literal(span.Conv3XC):
+class Literal(span_torch.Conv3XC):
     """The training form run as it is written: 1x1, 3x3, 1x1 and the skip, each a conv."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,19 +143,19 @@ def ours(name: str, training: Training, recipe: recipes.PretrainRecipe, store: P
 def make_rows(
     recipe: recipes.PretrainRecipe,
     store: PairStore,
-    teacher: weights.Model | None,
+    teacher: span.SpanNetwork | None,
     pngs: Pngs,
     device: torch.device,
     workers: int,
 ) -> dict[str, Open]:
     """By name; all begin with the same weights."""
     network, stage = recipe.network, recipe.stages[0]
-    fresh = span.SpanTrain(network.channels, network.scale, range=network.range)
+    fresh = span_torch.SpanTrain(network.channels, network.scale, range=network.range)
     lr = store.batch(0, 0, stage.batch, stage.patch // network.scale).lr
-    span.spread(fresh, span.to_tensor(lr), network.spread or 1.0)
-    usual = span.Span(network.channels, network.scale, range=network.range, conv=Literal)
+    span_torch.spread(fresh, span_torch.to_tensor(lr), network.spread or 1.0)
+    usual = span_torch.Span(network.channels, network.scale, range=network.range, conv=Literal)
     usual.load_state_dict(fresh.state_dict())
-    teaching = span.from_model(teacher).to(device) if teacher is not None else None
+    teaching = span_torch.from_model(teacher).to(device) if teacher is not None else None
     rows = {"plain": plain(Training(usual.to(device), recipe), teaching, pngs, stage.batch, workers)}
     for name in ("dsclora", "compiled", "constant"):
         net = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,7 +214,7 @@ def main() -> None:
         folder = Path(temporary)
         store = open_store(find_pairs(args.photographs, scale), scale, folder / "store")
         if teacher is not None:
-            teach(store, teacher, Torch(teacher, device=args.device))
+            cache_outputs(store, teacher, Torch(teacher, device=args.device))
         for number in range(len(store)):
             if min(store.lr(number).shape[:2]) >= patch:
                 Image.fromarray(store.hr(number)).save(folder / f"{number}-hr.png")
@@ -236,7 +239,7 @@ def main() -> None:
         "threads": args.threads,
         "workers": args.workers,
         "torch": torch.__version__,
-        "precision": span.settled(stage.precision, device),
+        "precision": span_torch.settled(stage.precision, device),
         "recipe": args.recipe.stem,
         "teacher": teacher.name if teacher is not None else None,
     }

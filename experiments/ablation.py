@@ -19,12 +19,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dsclora import adapt, convlora, fit, metrics, span, weights, zoo
-from dsclora.convlora import LAYERED, Target
-from dsclora.objective import Objective, taught
-from dsclora.pairs import PairStore, open_store, read_for_validation
-from dsclora.recipes import AdaptRecipe, Lora, load_adapt
-from dsclora.sources import find_sources
+from dsclora import zoo
+from dsclora.networks import span, span_torch
+from dsclora.pictures import metrics
+from dsclora.pictures.pairs import read_for_validation
+from dsclora.training import adapt, convlora, loop
+from dsclora.training.convlora import LAYERED, Target
+from dsclora.training.objective import Objective, taught
+from dsclora.training.patches import PairStore, open_store
+from dsclora.training.recipes import AdaptRecipe, Lora, load_adapt
+from dsclora.training.selection import find_sources
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=2000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    base = weights.read(given.base)
+    base = span.read(given.base)
     # with a guard the base can teach, as in `dsclora adapt`
     teaches = given.teacher or (given.base if given.guard else None)
     border = metrics.protocol("classic-y", base.scale).border
@@ -90,24 +94,24 @@ def main() -> None:
     guard = open_store(sources.guard, base.scale, given.out / "guard", print) if sources.guard else None
     teaching = None
     if teaches:
-        teacher = weights.read(teaches)
-        teaching = span.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher = span.read(teaches)
+        teaching = span_torch.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for one in taught(store, guard, given.teach_own):
-            one.add_teacher(teacher.fingerprint[:16], span.as_function(teaching))
+            one.add_teacher(teacher.fingerprint[:16], span_torch.as_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
-        plain = span.from_model(base)
+        plain = span_torch.from_model(base)
         for number in range(row.rounds):
             plain, best, count = train(row, plain, (store, guard), valid, teaching, given, f"{name}-{number}")
-        weights.write(given.out / f"{name}.safetensors", span.to_model(plain, {"row": name}, "MIT"), overwrite=True)
+        span.write(given.out / f"{name}.safetensors", span_torch.to_model(plain, {"row": name}, "MIT"), overwrite=True)
         facts = {"row": name, "trained": count, "valid": round(best, 4), "seconds": round(time.perf_counter() - begin)}
         print(json.dumps(facts), flush=True)
 
 
 def train(
     row: Row, plain: nn.Module, stores: tuple[PairStore, PairStore | None], valid: adapt.Whole,
-    teaching: span.Span | None, given: argparse.Namespace, name: str,
-) -> tuple[span.Span, float, int]:  # fmt: skip
+    teaching: span_torch.Span | None, given: argparse.Namespace, name: str,
+) -> tuple[span_torch.Span, float, int]:  # fmt: skip
     """One round: the network with what was learnt merged in, its PSNR on `valid`, and how many numbers were trained."""
     if row.targets is None:
         net = copy.deepcopy(plain)
@@ -128,7 +132,7 @@ def train(
     taps = [f"block_{number}" for number in range(1, 7)]
     objective = Objective(recipe, *stores, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"
-    fitted, best = fit.fit(
+    fitted, best = loop.fit(
         net,
         recipe.stages,
         objective,
@@ -143,7 +147,7 @@ def train(
         validate_first=True,
     )
     merged = convlora.detach(fitted, merged=True)
-    assert isinstance(merged, span.Span)
+    assert isinstance(merged, span_torch.Span)
     return merged, best, sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsclora import span, weights
-from dsclora.losses import spatial_affinity
-from dsclora.pairs import find_pairs, read_pair
+from dsclora.networks import span, span_torch
+from dsclora.pictures.pairs import find_pairs, read_pair
+from dsclora.training.losses import spatial_affinity
 
 BATCH, PATCH = 8, 64
 
@@ -31,7 +31,7 @@ def plain(student: Tensor, teacher: Tensor) -> Tensor:
 
 def features(path: Path, patches: Tensor) -> list[Tensor]:
     """Outputs of the six blocks."""
-    net = span.from_model(weights.read(path))
+    net = span_torch.from_model(span.read(path))
     found: list[Tensor] = []
     with torch.no_grad():
         x = net.conv_1((patches - net.mean) * net.range)

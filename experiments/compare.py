@@ -16,10 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dsclora import adapt, adapter, evaluate, metrics, split, weights, zoo
-from dsclora.engines import open_engine
-from dsclora.pairs import find_pairs
-from dsclora.resize import imresize
+from dsclora import zoo
+from dsclora.engines.choice import open_engine
+from dsclora.measure import evaluate
+from dsclora.networks import adapter, span
+from dsclora.pictures import metrics
+from dsclora.pictures.pairs import find_pairs
+from dsclora.pictures.resize import imresize
+from dsclora.training import grouping
+from dsclora.training.gate import Change
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Row:
     interval: tuple[float, float]
 
 
-def at(base: weights.Model, name: str, strength: float) -> weights.Model:
+def at(base: span.SpanNetwork, name: str, strength: float) -> span.SpanNetwork:
     """The base with so much of a candidate."""
     if name in zoo.adapter_names() or (name not in zoo.names() and adapter.is_adapter(Path(name))):
         return adapter.merge(base, [(zoo.load_adapter(name), strength)])
@@ -50,11 +55,11 @@ def at(base: weights.Model, name: str, strength: float) -> weights.Model:
 
 def crops(names: list[str]) -> list[int]:
     """Of each picture a number that is the same for crops of one, told by names unless most of them are alike."""
-    groups = split.group(names, [np.zeros(0, np.uint64)] * len(names))
-    return list(range(len(names))) if split.alike(groups, 1) else split.numbered(groups, len(names))
+    groups = grouping.group(names, [np.zeros(0, np.uint64)] * len(names))
+    return list(range(len(names))) if grouping.alike(groups, 1) else grouping.numbered(groups, len(names))
 
 
-def scores(model: weights.Model | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:
+def scores(model: span.SpanNetwork | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:
     """Of every picture, classic-y, by a model or (None) by bicubic; one that cannot be measured is an error."""
     engine = open_engine(model) if model is not None else None
     return evaluate.scores(
@@ -78,7 +83,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     given = parser.parse_intermixed_args()
     base = zoo.load(given.base)
-    variants: list[tuple[str, float, weights.Model | None]] = [("base", 0.0, base)]
+    variants: list[tuple[str, float, span.SpanNetwork | None]] = [("base", 0.0, base)]
     if given.bicubic:
         variants.append(("bicubic", 0.0, None))
     for name in given.candidates:
@@ -90,7 +95,7 @@ def main() -> None:
             psnr, ssim = evaluate.mean(found)
             after, names = [s.psnr for s in found], [s.name for s in found]
             before = before or after
-            change = adapt.Change(0.95, names, before, after, crops(names))
+            change = Change(0.95, names, before, after, crops(names))
             row = Row(name, strength, str(folder), size, psnr, ssim, change.gain, change.interval)
             low, high = row.interval
             if given.json:

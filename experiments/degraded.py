@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from dsclora.degrade import degrade, fixed
-from dsclora.pairs import find_pairs, read_pair
-from dsclora.recipes import load_adapt
+from dsclora.pictures.degrade import degrade, fixed
+from dsclora.pictures.pairs import find_pairs, read_pair
+from dsclora.training.recipes import load_adapt
 
 
 def main() -> None:

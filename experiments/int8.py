@@ -13,11 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsclora import adapter, evaluate, graph, metrics, profile, quantize, quantized, span, zoo
-from dsclora.adapter import Range
-from dsclora.evaluate import Uint8
-from dsclora.pairs import PairStore, find_pairs, open_store
-from dsclora.weights import Model
+from dsclora import zoo
+from dsclora.engines import Setting
+from dsclora.measure import evaluate, process
+from dsclora.measure.cost import Subject
+from dsclora.measure.evaluate import Uint8
+from dsclora.networks import adapter, span_graph, span_torch
+from dsclora.networks.adapter import Range
+from dsclora.networks.span import SpanNetwork
+from dsclora.pictures import metrics
+from dsclora.pictures.pairs import find_pairs
+from dsclora.training import fake_quant, quantize
+from dsclora.training.patches import PairStore, open_store
 
 
 def main() -> None:
@@ -33,13 +40,13 @@ def main() -> None:
     arguments = parser.parse_args()
     base = zoo.load(arguments.base)
     store = open_store(find_pairs(arguments.photographs, base.scale), base.scale, arguments.work)
-    net = span.from_model(base)
-    calibrate = partial(quantized.calibrate, net)
+    net = span_torch.from_model(base)
+    calibrate = partial(fake_quant.calibrate, net)
 
     def patches(store: PairStore) -> Iterator[torch.Tensor]:
         return quantize.patches(store, 0, 192 // base.scale)
 
-    variants: dict[str, tuple[Model, dict[str, Range] | None]] = {
+    variants: dict[str, tuple[SpanNetwork, dict[str, Range] | None]] = {
         "fp32": (base, None),
         "all convs in int8, calibrated": (base, calibrate(patches(store), 0.0, ())),
         "the first and the last in float": (base, calibrate(patches(store), 0.0)),
@@ -51,9 +58,9 @@ def main() -> None:
         variants["update and ranges trained"] = (merged, dict(added.ranges))
         variants["the same weights in fp32"] = (merged, None)
     for name, (model, ranges) in variants.items():
-        proto = graph.build(model, ranges=ranges).SerializeToString()
-        setting = profile.Setting(arguments.engine, threads=arguments.threads)
-        network = profile.opened(profile.Subject(name, proto, base.scale), setting)
+        proto = span_graph.build(model, ranges=ranges).SerializeToString()
+        setting = Setting(arguments.engine, threads=arguments.threads)
+        network = process.opened(Subject(name, proto, base.scale), setting)
 
         def run(lr: Uint8, network=network) -> Uint8:  # type: ignore[no-untyped-def]
             made = network(np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32))

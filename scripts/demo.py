@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dsclora import image, sheets, upscale, zoo
-from dsclora.engines import open_engine
+from dsclora import zoo
+from dsclora.engines.choice import open_engine
 from dsclora.errors import DscloraError
-from dsclora.resize import imresize
+from dsclora.inference import jobs, upscale
+from dsclora.pictures import comparison
+from dsclora.pictures.read import read_rgb8
+from dsclora.pictures.resize import imresize
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "cat.png"
@@ -21,19 +24,19 @@ def main() -> None:
     begin = time.perf_counter()
     engine = open_engine(zoo.load(zoo.DEFAULT))
     large = OUT / "cat_x4.png"
-    result = upscale.upscale_file(engine, upscale.Job(SAMPLE, large), upscale.Options(if_exists="overwrite"))
+    result = upscale.upscale_file(engine, jobs.Job(SAMPLE, large), jobs.Options(if_exists="overwrite"))
     seconds = time.perf_counter() - begin
 
-    lr, sr = image.read_rgb8(SAMPLE), image.read_rgb8(large)
+    lr, sr = read_rgb8(SAMPLE), read_rgb8(large)
     bicubic = imresize(lr, engine.scale)
     half = [imresize(picture, 0.5) for picture in (bicubic, sr)]
-    zoomed = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in sheets.details(lr, [sr], DETAIL)]
-    comparison = OUT / "comparison.png"
+    zoomed = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in comparison.details(lr, [sr], DETAIL)]
+    sheet = OUT / "comparison.png"
     labels = ["bicubic (top: at half size, below: a detail at 4:1)", f"dsclora, {zoo.DEFAULT}"]
-    sheets.write_grid(comparison, [half, zoomed], labels, overwrite=True)
+    comparison.write_grid(sheet, [half, zoomed], labels, overwrite=True)
     print(f"{SAMPLE.relative_to(ROOT)}, {result.input_size} -> {result.output_size} in {seconds:.2f} s ({engine.name})")
     print(f"result:     {large}")
-    print(f"comparison: {comparison}")
+    print(f"comparison: {sheet}")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from dsclora import adapter, image, sheets, zoo
-from dsclora.degrade import degrade, fixed
-from dsclora.engines import Engine, open_engine
-from dsclora.enlarge import enlarge
-from dsclora.recipes import load_adapt
-from dsclora.resize import imresize
+from dsclora import zoo
+from dsclora.engines import Engine
+from dsclora.engines.choice import open_engine
+from dsclora.inference.strips import enlarge
+from dsclora.networks import adapter
+from dsclora.pictures import comparison
+from dsclora.pictures.degrade import degrade, fixed
+from dsclora.pictures.read import find_pictures, read_rgb8
+from dsclora.pictures.resize import imresize
+from dsclora.training.recipes import load_adapt
 
 Uint8 = npt.NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +46,7 @@ def main() -> None:
         rows = []
         for hr in photographs(engine.scale):
             lr = imresize(hr, 1 / engine.scale)
-            rows.append(sheets.details(lr, [made(engine, lr), hr], SIDE // engine.scale))
+            rows.append(comparison.details(lr, [made(engine, lr), hr], SIDE // engine.scale))
         show(name, rows, ["bicubic", name, "original"])
         page += section(name, "Photographs reduced by bicubic.")
     for name in zoo.adapter_names():
@@ -58,12 +62,16 @@ def main() -> None:
             rows = []
             for hr in photographs(base.scale):
                 lr = degrade(hr, base.scale, chain, np.random.default_rng(0))
-                rows.append(sheets.details(lr, [*(made(engine, lr) for engine in engines), hr], SIDE // base.scale))
+                rows.append(comparison.details(lr, [*(made(engine, lr) for engine in engines), hr], SIDE // base.scale))
             show(name, rows, ["bicubic", base.name, name, "original"])
             page += section(name, f"Photographs reduced, with {said}.")
         else:
-            lr = image.read_rgb8(ROOT / "samples" / "page.png")
-            show(name, [sheets.details(lr, [made(engine, lr) for engine in engines], 88)], ["bicubic", base.name, name])
+            lr = read_rgb8(ROOT / "samples" / "page.png")
+            show(
+                name,
+                [comparison.details(lr, [made(engine, lr) for engine in engines], 88)],
+                ["bicubic", base.name, name],
+            )
             page += section(name, "A page of text.")
     (ROOT / "docs" / "gallery.md").write_text("\n".join(page), encoding="utf-8")
     front()
@@ -71,16 +79,16 @@ def main() -> None:
 
 def front() -> None:
     """The two pictures of README."""
-    lr = image.read_rgb8(ROOT / "samples" / "cat.png")
+    lr = read_rgb8(ROOT / "samples" / "cat.png")
     sr = made(open_engine(zoo.load(zoo.DEFAULT)), lr)
     whole = [imresize(picture, 0.5) for picture in (imresize(lr, 4), sr)]
-    zoomed = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in sheets.details(lr, [sr], 56)]
+    zoomed = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in comparison.details(lr, [sr], 56)]
     show(
         "comparison",
         [whole, zoomed],
         ["bicubic (top: at half size, below: a detail at 4:1)", f"dsclora, {zoo.DEFAULT}"],
     )
-    lr = image.read_rgb8(ROOT / "samples" / "page.png")
+    lr = read_rgb8(ROOT / "samples" / "page.png")
     base, added = zoo.load("span-x4"), zoo.load_adapter("span-x4-docs")
     engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
     column = [[picture[:228, :720]] for picture in (imresize(lr, 4), *(made(engine, lr) for engine in engines))]
@@ -90,9 +98,9 @@ def front() -> None:
 def photographs(scale: int) -> list[Uint8]:
     """Each divisible by the scale."""
     found = []
-    for path in image.find(zoo.general_pictures()):
+    for path in find_pictures(zoo.general_pictures()):
         if path.stem in PHOTOGRAPHS:
-            hr = image.read_rgb8(path)
+            hr = read_rgb8(path)
             height, width = (side - side % scale for side in hr.shape[:2])
             found.append(hr[:height, :width])
     return found
@@ -111,7 +119,7 @@ def section(name: str, text: str) -> list[str]:
 def show(name: str, rows: list[list[Uint8]], labels: list[str]) -> None:
     """Write a sheet as WebP."""
     with tempfile.TemporaryDirectory() as folder:
-        sheets.write_grid(Path(folder) / "sheet.png", rows, labels)
+        comparison.write_grid(Path(folder) / "sheet.png", rows, labels)
         sheet = pyvips.Image.new_from_file(f"{folder}/sheet.png")
         sheet.write_to_file(str(IMAGES / f"{name}.webp"), Q=88, effort=6)
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report
 
-from conftest import ROOT, photo, random_model, save
-from dsclora import weights
-from dsclora.engines import bf16_on_cpu
+import report
+from dsclora.engines.choice import bf16_on_cpu
+from dsclora.networks import span
+from helpers import ROOT, photo, random_model, save
 
 
 def test_training(tmp_path: Path) -> None:
     for n in range(3):
         save(tmp_path / "pictures" / f"{n}.png", photo(60, 70, seed=n))
-    weights.write(tmp_path / "teacher.safetensors", random_model(2, 8))
+    span.write(tmp_path / "teacher.safetensors", random_model(2, 8))
     (tmp_path / "recipe.toml").write_text(
         "[network]\nscale = 2\nchannels = 6\n[[stage]]\niterations = 9\nbatch = 2\npatch = 32\nteacher_weight = 1.0\n"
     )

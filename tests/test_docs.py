@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, photo, random_model, save
-from dsclora import graph, image, span, weights, zoo
-from test_cli import dsclora_
+from dsclora import zoo
+from dsclora.networks import span, span_graph, span_torch
+from dsclora.pictures.read import find_pictures, read_rgb8
+from helpers import ROOT, dsclora_, photo, random_model, save
 
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if "```sh" in page.read_text())
 RECIPE = """[network]
@@ -37,8 +38,8 @@ def commands(page: Path) -> list[str]:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with what the pages speak of, small."""
-    for path in image.find(zoo.general_pictures()):  # of noise int8 is refused where there is no VNNI
-        save(tmp_path / "photographs" / f"{path.stem}.png", image.read_rgb8(path)[:192, :192])
+    for path in find_pictures(zoo.general_pictures()):  # of noise int8 is refused where there is no VNNI
+        save(tmp_path / "photographs" / f"{path.stem}.png", read_rgb8(path)[:192, :192])
     for number, name in itertools.product(range(6), ("scans", "others")):
         noise = np.random.default_rng((number, len(name))).integers(0, 256, (6, 6, 3), np.uint8)
         save(tmp_path / name / f"{number}.png", np.kron(noise, np.ones((32, 32, 1), np.uint8)))
@@ -51,10 +52,10 @@ def place(tmp_path: Path) -> Path:
 
     for channels in (26, 28):
         plain = random_model(4, channels)
-        weights.write(tmp_path / f"span_ch{channels}.safetensors", plain)
-    torch.save(span.from_model(random_model(4, 26)).state_dict(), tmp_path / "span_ch26.pth")
+        span.write(tmp_path / f"span_ch{channels}.safetensors", plain)
+    torch.save(span_torch.from_model(random_model(4, 26)).state_dict(), tmp_path / "span_ch26.pth")
     (tmp_path / "span_ch26.safetensors").unlink()
-    (tmp_path / "efdn.onnx").write_bytes(graph.build(random_model(4)).SerializeToString())
+    (tmp_path / "efdn.onnx").write_bytes(span_graph.build(random_model(4)).SerializeToString())
     (tmp_path / "recipes").mkdir()
     for scale, teacher in ((4, 1.0), (3, 0.0)):
         recipe = RECIPE.format(scale=scale, channels=26, teacher=teacher)

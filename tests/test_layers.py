@@ -1,51 +1,40 @@
-"""The architecture as a test: imports point down, torch stays in its half, only the faces print."""
+"""The architecture as a test: a folder is a layer, imports point down, torch stays in its half, only faces print."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from helpers import ROOT
 
 SOURCE = ROOT / "src" / "dsclora"
-# from the ground up; a module may import from every layer below its own
-LAYERS = [
+# from the ground up; a layer may import from every step below its own, and nothing from its own step
+STEPS = [
     ["errors"],
-    ["files", "resize", "metrics", "tiles", "recipes", "meter"],
-    ["image", "weights", "degrade"],
-    ["adapter", "sheets", "pairs", "losses", "span", "parallel", "soap"],
-    ["graph", "convlora", "fit", "objective", "page", "split", "zoo"],
-    ["sources", "quantized"],
-    ["engines", "engines.native", "engines.openvino", "engines.onnxruntime", "engines.torch"],
-    ["enlarge"],
-    ["upscale", "evaluate", "pretrain", "adapt", "quantize", "doctor", "export", "profile"],
-    ["ntire"],
-    ["cli"],
+    ["files"],
+    ["pictures", "networks"],
+    ["zoo", "engines"],
+    ["inference"],
+    ["measure", "exports", "training"],
+    ["api"],
+    ["cli", "server"],
     ["__main__"],
 ]
-TORCH = {
-    "span",
-    "convlora",
-    "fit",
-    "losses",
-    "objective",
-    "parallel",
-    "pretrain",
-    "soap",
-    "adapt",
-    "quantized",
-    "quantize",
-    "engines.torch",
-}
-FACES = {"cli", "meter"}
+STEP = {layer: number for number, step in enumerate(STEPS) for layer in step}
+TREES = {path.relative_to(SOURCE): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
+MODULES = {path.with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".") for path in TREES}
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def layer_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
 
 
-MODULES = {name_of(p): ast.parse(p.read_text()) for p in SOURCE.rglob("*.py")}
+def may_import_torch(path: Path) -> bool:
+    return (
+        path.parts[0] == "training"
+        or (path.parts[0] == "networks" and path.stem.endswith(("_torch", "spandrel_import")))
+        or path == Path("engines", "torch.py")
+    )
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -60,30 +49,30 @@ def imported(tree: ast.AST) -> set[str]:
     return found - {""}
 
 
-def test_every_module_has_its_layer() -> None:
-    assert {m for layer in LAYERS for m in layer} == set(MODULES) - {""}
+def modules() -> list[str]:
+    return sorted(str(path) for path in TREES if path != Path("__init__.py"))
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {""}))
+@pytest.mark.parametrize("module", modules())
 def test_imports_point_down(module: str) -> None:
-    level = {m: n for n, layer in enumerate(LAYERS) for m in layer}
-    lazily_chosen = {m for m in MODULES if m.startswith("engines.")} if module == "engines" else set()
-    for other in imported(MODULES[module]) - lazily_chosen:
-        same_family = module.startswith("engines") and other == "engines"
-        assert level[other] < level[module] or same_family, f"{module} imports {other}"
+    layer = layer_of(Path(module))
+    for other in imported(TREES[Path(module)]):
+        target = other.split(".")[0]
+        assert target == layer or STEP[target] < STEP[layer], f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - TORCH))
+@pytest.mark.parametrize("module", [module for module in modules() if not may_import_torch(Path(module))])
 def test_the_light_half_does_not_import_torch_at_the_top(module: str) -> None:
-    for node in MODULES[module].body:
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+    for node in TREES[Path(module)].body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not any(n.split(".")[0] == "torch" for n in names)
+        assert not any(name.split(".")[0] == "torch" for name in names)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            assert not imported(node) & TORCH
+            heavy = {name for name in imported(node) if may_import_torch(Path(*name.split(".")).with_suffix(".py"))}
+            assert not heavy, f"{module} imports {heavy} at the top"
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - FACES))
-def test_only_faces_print(module: str) -> None:
-    calls = [n.func for n in ast.walk(MODULES[module]) if isinstance(n, ast.Call)]
-    assert not any(isinstance(f, ast.Name) and f.id == "print" for f in calls)
+@pytest.mark.parametrize("module", [module for module in modules() if layer_of(Path(module)) != "cli"])
+def test_only_the_command_line_prints(module: str) -> None:
+    calls = [node.func for node in ast.walk(TREES[Path(module)]) if isinstance(node, ast.Call)]
+    assert not any(isinstance(function, ast.Name) and function.id == "print" for function in calls)

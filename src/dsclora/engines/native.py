@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsclora.engines import Batch, check_batch, cores
-from dsclora.weights import BLOCKS, HALO, Model
+from dsclora.networks.span import BLOCKS, HALO, SpanNetwork
 
 Float64 = npt.NDArray[np.float64]
 
@@ -12,7 +12,7 @@ Float64 = npt.NDArray[np.float64]
 class Native:
     """`Engine` on the native kernel: Winograd in fp32, rows of activations streamed through all layers."""
 
-    def __init__(self, model: Model, threads: int | None = None, kernel: str = "") -> None:
+    def __init__(self, model: SpanNetwork, threads: int | None = None, kernel: str = "") -> None:
         """Pack the weights.
 
         Args:
@@ -38,7 +38,7 @@ class Native:
         return made.transpose(0, 3, 1, 2)
 
 
-def _folded(model: Model) -> tuple[object, ...]:
+def _folded(model: SpanNetwork) -> tuple[object, ...]:
     """The network's convs, what is linear between two of them folded into one, exactly but for rounding.
 
     `conv_cat` is linear in each of its four inputs, and two of them, `conv_1` and `conv_2`, are 3x3 convs with nothing

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from dsclora import graph
 from dsclora.engines import TILE, Batch, check_batch, failed
-from dsclora.weights import HALO, Model
+from dsclora.networks import span_graph
+from dsclora.networks.span import HALO, SpanNetwork
 
 
 class OnnxRuntime:
     """`Engine` on ONNX Runtime; fp32 only."""
 
-    def __init__(self, model: Model, threads: int | None = None) -> None:
+    def __init__(self, model: SpanNetwork, threads: int | None = None) -> None:
         import onnxruntime
 
         self.scale, self.halo, self.tile = model.scale, HALO, TILE
@@ -29,11 +29,11 @@ class OnnxRuntime:
         check_batch(batch)
         try:
             if batch.dtype not in self._sessions:
-                proto = graph.build(self._model, batch.dtype).SerializeToString()
+                proto = span_graph.build(self._model, batch.dtype).SerializeToString()
                 self._sessions[batch.dtype] = self._runtime.InferenceSession(
                     proto, self._options, providers=["CPUExecutionProvider"]
                 )
-            inputs = {graph.INPUT: np.ascontiguousarray(batch)}
+            inputs = {span_graph.INPUT: np.ascontiguousarray(batch)}
             output: Batch = self._sessions[batch.dtype].run(None, inputs)[0]
             return output
         except Exception as error:

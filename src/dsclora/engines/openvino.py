@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dsclora import graph
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
-from dsclora.weights import HALO, Model
+from dsclora.networks import span_graph
+from dsclora.networks.span import HALO, SpanNetwork
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls a precision."""
@@ -21,7 +21,7 @@ class OpenVino:
     One network is compiled per shape and kept: a dynamic shape costs 1.15x (fp32) to 1.4x (bf16), compiling 0.2 s.
     """
 
-    def __init__(self, model: Model, precision: Precision = "fp32", threads: int | None = None) -> None:
+    def __init__(self, model: SpanNetwork, precision: Precision = "fp32", threads: int | None = None) -> None:
         import openvino
 
         self.scale, self.halo, self.tile = model.scale, HALO, TILE
@@ -54,7 +54,7 @@ class OpenVino:
             while len(self._compiled) >= _KEPT:
                 self._compiled.popitem(last=False)
             if batch.dtype not in self._graphs:
-                self._graphs[batch.dtype] = graph.build(self._model, batch.dtype).SerializeToString()
+                self._graphs[batch.dtype] = span_graph.build(self._model, batch.dtype).SerializeToString()
             network = self._core.read_model(self._graphs[batch.dtype])
             network.reshape(list(batch.shape))
             compiled = self._core.compile_model(network, "CPU", self._config)

@@ -3,17 +3,17 @@
 import numpy as np
 import torch
 
-from dsclora import span
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.errors import EngineError
-from dsclora.weights import HALO, Model
+from dsclora.networks import span_torch
+from dsclora.networks.span import HALO, SpanNetwork
 
 
 class Torch:
     """`Engine` on PyTorch."""
 
     def __init__(
-        self, model: Model, precision: Precision = "fp32", device: str = "cpu", threads: int | None = None
+        self, model: SpanNetwork, precision: Precision = "fp32", device: str = "cpu", threads: int | None = None
     ) -> None:
         if (device == "cuda" and not torch.cuda.is_available()) or (
             device == "mps" and not torch.backends.mps.is_available()
@@ -26,7 +26,7 @@ class Torch:
         self.scale, self.halo, self.tile = model.scale, HALO, TILE
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         self._device, self._precision = device, precision
-        self._net = span.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = span_torch.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, batch: Batch) -> Batch:
         """See `Engine`."""

@@ -5,8 +5,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from dsclora import adapter, weights
 from dsclora.errors import ModelError
+from dsclora.networks import adapter, span
 
 DEFAULT = "span-x4"
 WIDE = "span-x4-wide"
@@ -24,13 +24,13 @@ def adapter_names() -> list[str]:
     return sorted(path.stem for path in adapters().glob("*.safetensors"))
 
 
-def load(name: str) -> weights.Model:
+def load(name: str) -> span.SpanNetwork:
     """A bundled model by name, or a model file by path.
 
     Raises:
         ModelError: neither; or the file is refused.
     """
-    return weights.read(_find(name, _folder(), "model", names()))
+    return span.read(_find(name, _folder(), "model", names()))
 
 
 def load_adapter(name: str) -> adapter.Adapter:

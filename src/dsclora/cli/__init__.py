@@ -1,0 +1,5 @@
+"""The command line: one command per verb."""
+
+from dsclora.cli.app import app, main
+
+__all__ = ["app", "main"]

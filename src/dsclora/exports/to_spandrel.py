@@ -1,0 +1,70 @@
+"""Write the training form that spandrel, chaiNNer and ComfyUI recognise."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dsclora.errors import UsageError
+from dsclora.exports.base import Converted, Float32, append_suffix
+from dsclora.networks import span, tensor_file
+from dsclora.networks.span import SpanNetwork
+
+
+def convert(model: SpanNetwork, stem: Path) -> Converted:
+    """The training form, lossless, which spandrel, chaiNNer and ComfyUI recognise."""
+    import spandrel
+    import torch
+
+    plain, norm = _normalised(model)
+    path = append_suffix(stem.with_name(f"{model.scale}x_{stem.name}"), ".safetensors")
+    tensors = training_form(plain) | ({} if norm else {"no_norm": np.zeros(1, np.float32)})
+    tensor_file.write_safetensors(path, tensors, {"format": "pt"}, False)
+    loaded = spandrel.ModelLoader().load_from_file(path).eval()
+
+    def run(picture: Float32) -> Float32:
+        with torch.inference_mode():
+            return loaded(torch.from_numpy(picture)).numpy()  # type: ignore[no-any-return]
+
+    found = f"{loaded.architecture.name} x{loaded.scale}"
+    return Converted(f"spandrel {spandrel.__version__}", run, (f"recognised as {found}", "for chaiNNer and ComfyUI"))
+
+
+def _normalised(model: SpanNetwork) -> tuple[SpanNetwork, bool]:
+    """The same function on one of the two inputs that SPAN's class knows: whether mean and range are SPAN's.
+
+    Raises:
+        UsageError: another mean, which zero padding keeps from being folded into the first conv's bias.
+    """
+    if model.mean == span.SPAN_MEAN:
+        return span.with_range(model, span.SPAN_RANGE), True
+    if not any(model.mean):
+        return span.with_range(model, 1.0), False
+    raise UsageError(f"{model.name}: a SPAN in spandrel has the mean {span.SPAN_MEAN} or none, not {model.mean}")
+
+
+def training_form(model: SpanNetwork) -> dict[str, Float32]:
+    """The plain network as the training form that collapses to it exactly: around every 3x3 conv a 1x1 that passes on.
+
+    The skip is zero, the first 1x1 copies the inputs into the first half of its outputs, the last one takes the first
+    half; so nothing is multiplied but by 0 and 1.
+
+    Returns:
+        the official training keys, `eval_conv` among them.
+    """
+    made = dict(model.tensors)
+    for name in span.CONVS_3X3:
+        weight, bias = (model.tensors[f"{name}.eval_conv.{kind}"] for kind in ("weight", "bias"))
+        outputs, inputs = weight.shape[:2]
+        middle = np.zeros((2 * outputs, 2 * inputs, 3, 3), np.float32)
+        middle[:outputs, :inputs] = weight
+        parts = {
+            "sk": (np.zeros((outputs, inputs)), np.zeros(outputs)),
+            "conv.0": (np.eye(2 * inputs, inputs), np.zeros(2 * inputs)),
+            "conv.1": (middle, np.concatenate([bias, np.zeros(outputs)])),
+            "conv.2": (np.eye(outputs, 2 * outputs), np.zeros(outputs)),
+        }
+        for part, (of_part, shift) in parts.items():
+            kernel = of_part if of_part.ndim == 4 else of_part[..., None, None]
+            made[f"{name}.{part}.weight"] = kernel.astype(np.float32)
+            made[f"{name}.{part}.bias"] = shift.astype(np.float32)
+    return made

@@ -1,0 +1,1 @@
+"""Pictures through an engine: tiles, strips, jobs."""

@@ -1,0 +1,211 @@
+"""A picture through an engine, tile by tile, in strips: exactly what the network makes of the whole."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dsclora.engines import Engine
+from dsclora.errors import OutOfMemoryError
+from dsclora.inference import tiles
+from dsclora.pictures.arrays import Pixels
+
+if TYPE_CHECKING:  # enlarging a picture starts without it
+    pass
+
+Border = Literal["reflect", "zero"]
+
+SMALLEST_TILE = 64
+
+BORDER_PIXELS = 8
+"""How far a picture is continued by reflection. From 4 on a white picture stays white; from 8 on no value moves by more
+than one level against the full 21 (official C = 26 weights, a photograph of 256 x 256)."""
+
+_STRIP_BYTES = 192 * 2**20
+
+_SHAPE_STEP = 16  # pictures are continued to a multiple of it, so that small ones share compiled shapes
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601; weights of a grey result from the network's three bands
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to be read row by row.
+
+    Attributes:
+        rows: `rows(y, count)` gives (count, width, bands); asked from top to bottom, no row twice.
+        height, width: in pixels.
+        bands: one or three colours, plus one if `alpha`.
+        alpha: whether the last band is transparency.
+        dtype: uint8 or uint16.
+    """
+
+    rows: Callable[[int, int], Pixels]
+    height: int
+    width: int
+    bands: int
+    alpha: bool
+    dtype: np.dtype[Any]
+
+
+def strips(
+    engine: Engine,
+    source: Source,
+    border: Border,
+    tile: int | None = None,
+    report: Callable[[int, int], None] = lambda _, __: None,
+) -> Iterator[Pixels]:
+    """Enlarge a picture in memory bounded by the tile and the picture's width.
+
+    Args:
+        engine: does the work.
+        source: the picture.
+        border: how it goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
+        tile: largest window side in input pixels, at least `SMALLEST_TILE`, by default the engine's; the result does
+            not depend on it.
+        report: called with input pixels done and in all.
+
+    Yields:
+        (n, width * scale, bands) from top to bottom, dtype as the source's.
+
+    Raises:
+        OutOfMemoryError: a smaller tile may fit.
+        EngineError: the runtime failed.
+    """
+    tile = tile or engine.tile
+    try:
+        yield from _strips(engine, source, border, tile, report)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"out of memory with tiles of {tile}") from error
+
+
+def _strips(
+    engine: Engine, source: Source, border: Border, tile: int, report: Callable[[int, int], None]
+) -> Iterator[Pixels]:
+    scale, halo = engine.scale, engine.halo
+    # where each row and column of the continued picture comes from, and which of them are the picture
+    row_index, rows_inside = continued(source.height, border)
+    column_index, columns_inside = continued(source.width, border)
+    strip_row = source.width * source.bands * source.dtype.itemsize
+    # grey and transparency become three bands of float32 and back one; a window is no wider than a tile
+    window_row = min(source.width, tile) * 16 if source.alpha or source.bands == 1 else 0
+    rows_at_once = _STRIP_BYTES // (max(strip_row, window_row) * scale * scale)
+    tile_height = max(SMALLEST_TILE, min(tile, rows_at_once + 2 * halo))
+    plan = tiles.plan(len(row_index), len(column_index), (tile_height, tile), halo)
+
+    buffer = np.empty((0, source.width, source.bands), source.dtype)
+    first = 0  # the picture's row that the buffer begins with
+    for row in plan.rows:
+        wanted = row_index[row.start : row.start + row.size]
+        still_needed = int(row_index[row.start :].min())
+        unread = int(wanted.max()) + 1 - (first + len(buffer))
+        buffer = buffer[still_needed - first :]
+        if unread > 0:
+            buffer = np.concatenate([buffer, source.rows(still_needed + len(buffer), unread)])
+        first = still_needed
+        window = buffer[wanted - first]
+
+        top, bottom = _inside(row, rows_inside)
+        strip = np.empty(((bottom - top) * scale, source.width * scale, source.bands), source.dtype)
+        for column in plan.columns:
+            left, right = _inside(column, columns_inside)
+            if top == bottom or left == right:
+                continue
+            piece = window[:, column_index[column.start : column.start + column.size]]
+            large = _run(engine, piece, source.alpha)
+            core = large[
+                (top - row.start) * scale : (bottom - row.start) * scale,
+                (left - column.start) * scale : (right - column.start) * scale,
+            ]
+            x = (left - columns_inside[0]) * scale
+            strip[:, x : x + core.shape[1]] = core
+            done = (top - rows_inside[0]) * source.width + (bottom - top) * (right - columns_inside[0])
+            report(done, source.height * source.width)
+        if len(strip):
+            yield strip
+        del strip  # or the next one is made while this one is still held
+
+
+def continued(length: int, border: Border) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
+    """An axis of a picture as the network is given it.
+
+    Args:
+        length: in pixels.
+        border: how it goes on beyond its ends.
+
+    Returns:
+        the positions in the picture that it is made of, and the range of it that is the picture itself.
+    """
+    before = after = 0
+    if border == "reflect":
+        before = BORDER_PIXELS
+        after = BORDER_PIXELS + -(length + 2 * BORDER_PIXELS) % _SHAPE_STEP
+    index = np.pad(np.arange(length), (before, after), "reflect")
+    return index, (before, before + length)
+
+
+def _inside(cut: tiles.Cut, picture: tuple[int, int]) -> tuple[int, int]:
+    """The part of a core that lies in the picture."""
+    low, high = (min(max(p, picture[0]), picture[1]) for p in (cut.core_start, cut.core_end))
+    return low, high
+
+
+def _run(engine: Engine, piece: Pixels, alpha: bool) -> Pixels:
+    """A tile (h, w, bands) through the engine: colours together, alpha by itself."""
+    if alpha:
+        colour = _run(engine, piece[..., :-1], False)
+        return np.concatenate([colour, _run_alpha(engine, piece[..., -1:])], axis=2)
+    if piece.shape[2] == 3:
+        made: Pixels = engine(piece.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+        return made
+    peak = np.float32(np.iinfo(piece.dtype).max)
+    planes = np.broadcast_to(piece, (*piece.shape[:2], 3)).transpose(2, 0, 1)[None].astype(np.float32)
+    large = engine(planes / peak)[0].transpose(1, 2, 0)
+    if piece.shape[2] == 1:  # a grey picture stays grey
+        large = (large @ _LUMA)[..., None]
+    rounded: Pixels = np.rint(large * peak).astype(piece.dtype)
+    return rounded
+
+
+def _run_alpha(engine: Engine, piece: Pixels) -> Pixels:
+    """Transparency through the network; where it is flat it stays exactly what it is, so that opaque stays opaque."""
+    if (piece == piece[0, 0]).all():
+        shape = (piece.shape[0] * engine.scale, piece.shape[1] * engine.scale, 1)
+        return np.full(shape, piece[0, 0], piece.dtype)
+    around = np.pad(piece, ((1, 1), (1, 1), (0, 0)), "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
+    flat = windows.min(axis=(3, 4)) == windows.max(axis=(3, 4))
+    flat, exact = (np.repeat(np.repeat(a, engine.scale, 0), engine.scale, 1) for a in (flat, piece))
+    return np.where(flat, exact, _run(engine, piece, False))
+
+
+def enlarge(
+    engine: Engine, pixels: Pixels, *, alpha: bool = False, border: Border = "reflect", tile: int | None = None
+) -> Pixels:
+    """Enlarge a picture in memory.
+
+    Args:
+        engine: does the work.
+        pixels: (h, w, bands), uint8 or uint16; one or three colours, then alpha if `alpha`.
+        alpha: whether the last band is transparency.
+        border, tile: see `strips`.
+
+    Returns:
+        (h * scale, w * scale, bands) of the same dtype.
+
+    Raises:
+        ValueError: another shape or dtype, or too small a tile.
+        EngineError: the runtime failed.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] - alpha not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"expected (h, w, 1 or 3 colours{' + alpha' if alpha else ''}), got {pixels.shape}")
+    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise ValueError(f"expected uint8 or uint16, got {pixels.dtype}")
+
+    def rows(y: int, count: int) -> Pixels:
+        return pixels[y : y + count]
+
+    source = Source(rows, pixels.shape[0], pixels.shape[1], pixels.shape[2], alpha, pixels.dtype)
+    return np.concatenate(list(strips(engine, source, border, tile)))

@@ -1,0 +1,1 @@
+"""Quality, cost and latency of networks, and the challenges' protocols."""

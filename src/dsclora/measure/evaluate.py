@@ -1,0 +1,124 @@
+"""How good a model is: PSNR and SSIM over a folder, by a named protocol."""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dsclora import files
+from dsclora.engines import Engine
+from dsclora.errors import DscloraError, ImageError
+from dsclora.inference.strips import enlarge
+from dsclora.pictures.metrics import Protocol
+from dsclora.pictures.pairs import Pair, read_pair
+
+Uint8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one picture.
+
+    Attributes:
+        name: of the picture.
+        psnr: dB.
+        ssim: 0..1; NaN for pictures below 11 pixels.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+def as_published(engine: Engine, lr: Uint8) -> Uint8:
+    """The network's picture as the literature runs it: whole, its own zero borders, rounded to uint8."""
+    return enlarge(engine, lr, border="zero", tile=max(lr.shape[:2]))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A picture and its score: `lr` (h, w, 3), `sr` and `hr` (h * scale, w * scale, 3), uint8."""
+
+    score: Score
+    lr: Uint8
+    sr: Uint8
+    hr: Uint8
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair that could not be measured, and why."""
+
+    pair: Pair
+    error: str
+
+
+def evaluate(
+    run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
+) -> Iterator[Measured | Failure]:
+    """Measure, picture by picture.
+
+    Args:
+        run: LR (h, w, 3) to SR (h * scale, w * scale, 3), uint8; `as_published` with an engine, or anything to compare
+            with.
+        pairs: from `find_pairs`.
+        scale: of `run`.
+        protocol: how.
+        size: of the originals, as `read_pair`.
+    """
+    for pair in pairs:
+        try:
+            lr, hr = read_pair(pair, scale, size=size)
+            if min(hr.shape[:2]) <= 2 * protocol.border:
+                raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
+            sr = run(lr)
+            yield Measured(Score(pair.name, *protocol.score(sr, hr)), lr, sr, hr)
+        except DscloraError as error:
+            yield Failure(pair, str(error))
+        except MemoryError as error:
+            yield Failure(pair, f"{pair.hr}: out of memory ({error or 'no more is given'})")
+
+
+def scores(
+    run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
+) -> list[Score]:
+    """Of every picture, as `evaluate`, where a mean of some would mislead.
+
+    Raises:
+        ImageError: one cannot be measured.
+    """
+    found = []
+    for one in evaluate(run, pairs, scale, protocol, size):
+        if isinstance(one, Failure):
+            raise ImageError(f"{one.pair.hr}: cannot be measured ({one.error})")
+        found.append(one.score)
+    return found
+
+
+def mean(scores: list[Score]) -> tuple[float, float]:
+    """Mean PSNR and SSIM, as papers report them (the mean of the dB values).
+
+    Raises:
+        ValueError: no scores.
+    """
+    if not scores:
+        raise ValueError("no scores to average")
+    return float(np.mean([s.psnr for s in scores])), float(np.mean([s.ssim for s in scores]))
+
+
+def write_csv(path: Path, scores: list[Score], overwrite: bool = False) -> None:
+    """Write scores as `name,psnr,ssim` rows.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is false, or cannot be written.
+    """
+    with (
+        files.replacing(path, overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # as the names are
+    ):
+        rows = csv.writer(file)
+        rows.writerow(["name", "psnr", "ssim"])
+        rows.writerows([s.name, f"{s.psnr:.6f}", f"{s.ssim:.6f}"] for s in scores)

@@ -1,0 +1,1 @@
+"""Networks as values: weights, their files, their ONNX graph and their PyTorch module."""

@@ -1,0 +1,349 @@
+"""Adapter files: low-rank updates of a base model's convs; read, write, merge, extract. No torch.
+
+An adapter is one safetensors file (docs/formats.md). It fits one base, told by the hash of its tensors.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsclora.errors import ModelError, UsageError
+from dsclora.networks.span import SpanNetwork
+from dsclora.networks.tensor_file import (
+    Float32,
+    parse_object,
+    read_safetensors,
+    refuse_newer_version,
+    write_safetensors,
+)
+
+FORMAT = "dsclora.adapter"
+FORMAT_VERSION = 2
+"""2 is written where there are ranges for int8, else 1."""
+
+LEVELS = 255
+"""Of an int8 runtime's activations: 0 to 255."""
+
+WEIGHT_LEVELS = 127
+"""Of its weights: so many on either side of 0. With 64 no sum would overflow on x86 without VNNI, where pairs of
+products are added in 16 bits; but the bundled network loses more by that than by the overflow (docs/export.md)."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """A low-rank update of one conv's weight (out, in, kh, kw), in loralib's layout.
+
+    Attributes:
+        a: lora_A, (rank * kh, in * kw), float32.
+        b: lora_B, (out * kh, rank * kh), float32.
+        rank: r, in loralib's sense.
+        alpha: the update is multiplied by `alpha / rank`.
+    """
+
+    a: Float32
+    b: Float32
+    rank: int
+    alpha: float
+
+    @property
+    def multiplier(self) -> float:
+        """What B @ A is multiplied by."""
+        return self.alpha / self.rank
+
+    @staticmethod
+    def shapes(weight: tuple[int, ...], rank: int) -> tuple[int, int, int]:
+        """Rows, columns and inner size of B @ A for a weight of shape (out, in / groups, kh, kw)."""
+        out, inputs, height, width = weight
+        return out * height, inputs * width, rank * height
+
+    def delta(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """What is added to a weight of that shape, float64."""
+        return self.multiplier * (self.b.astype(np.float64) @ self.a.astype(np.float64)).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Range:
+    """How a conv's input is rounded where the conv is computed in int8: uint8, one scale for all channels.
+
+    Attributes:
+        low, high: ends of the range, after the division; zero lies between.
+        divisor: (channels,), by which each channel is divided, and the weights multiplied.
+    """
+
+    low: float
+    high: float
+    divisor: Float32
+
+    @property
+    def scale(self) -> float:
+        """Of one level."""
+        return (self.high - self.low) / LEVELS
+
+    @property
+    def zero_point(self) -> int:
+        """The level that is zero."""
+        return min(max(round(-self.low / self.scale), 0), LEVELS)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The content of an adapter file.
+
+    Attributes:
+        updates: by conv, named as the base's keys without `.weight`.
+        base_sha256: of the base it was made for.
+        scale, channels: of the base.
+        training: where it came from, any JSON object.
+        license: SPDX identifier or a sentence.
+        name: what to call it in reports; not stored.
+        ranges: by conv, of those to be computed in int8; none in most adapters.
+    """
+
+    updates: Mapping[str, Update]
+    base_sha256: str
+    scale: int
+    channels: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    license: str = "unknown"
+    name: str = ""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has."""
+        return sum(u.a.size + u.b.size for u in self.updates.values())
+
+
+def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanNetwork:
+    """A base with adapters added to its weights: same size, same speed.
+
+    Args:
+        base: left as it was.
+        adapters: each with its strength: 1 as trained, 0 nothing, in between or beyond as asked. They add up.
+
+    Raises:
+        ModelError: an adapter of another base; says what both are.
+    """
+    tensors = dict(base.tensors)
+    sums: dict[str, Any] = {}
+    for adapter, strength in adapters:
+        check_fits(adapter, base)
+        for conv, update in adapter.updates.items():
+            key = f"{conv}.weight"
+            sums[key] = sums.get(key, 0.0) + strength * update.delta(base.tensors[key].shape)
+    for key, total in sums.items():  # all updates are added up before the one rounding
+        tensors[key] = (base.tensors[key].astype(np.float64) + total).astype(np.float32)
+        if not np.isfinite(tensors[key]).all():
+            raise ModelError(f"{key}: infinite after merging; use a smaller strength")
+    merged = [{"adapter": a.name, "strength": s, "training": dict(a.training)} for a, s in adapters]
+    name = "+".join([base.name, *(a.name if s == 1 else f"{a.name}:{s:g}" for a, s in adapters)])
+    earlier = base.training.get("merged")
+    training = {**base.training, "merged": [*(earlier if isinstance(earlier, list) else []), *merged]}
+    license = " AND ".join(dict.fromkeys([base.license, *(a.license for a, _ in adapters)]))
+    return replace(base, tensors=tensors, training=training, license=license, name=name)
+
+
+def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
+    """Refuse an adapter of another base.
+
+    Raises:
+        ModelError: says what both are.
+    """
+    if adapter.base_sha256 != base.sha256:
+        raise ModelError(
+            f"adapter {adapter.name} was made for a x{adapter.scale} base of {adapter.channels} channels, sha256 "
+            f"{adapter.base_sha256[:12]}; {base.name or 'the base'} is x{base.scale}, {base.channels} channels, "
+            f"sha256 {base.sha256[:12]}; use the base it was made for"
+        )
+    for conv, update in adapter.updates.items():
+        weight = base.tensors.get(f"{conv}.weight")
+        if weight is None:
+            raise ModelError(f"adapter {adapter.name} updates {conv}, which the base does not have")
+        rows, columns, inner = Update.shapes(weight.shape, update.rank)
+        if update.a.shape != (inner, columns) or update.b.shape != (rows, inner):
+            raise ModelError(
+                f"adapter {adapter.name}: {conv} has lora_A {update.a.shape} and lora_B {update.b.shape}; rank "
+                f"{update.rank} of the base's conv has {(inner, columns)} and {(rows, inner)}"
+            )
+    for conv, given in adapter.ranges.items():
+        weight = base.tensors.get(f"{conv}.weight")
+        if weight is None or given.divisor.shape != weight.shape[1:2]:
+            raise ModelError(f"adapter {adapter.name} has a range of {conv} that the base has no place for")
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """What an extracted adapter leaves out.
+
+    Attributes:
+        convs: by conv, the share of the weight's change that is lost: Frobenius norm over Frobenius norm, 0..1.
+        total: the same over all weights and biases.
+    """
+
+    convs: Mapping[str, float]
+    total: float
+
+
+def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | None = None) -> tuple[Adapter, Remainder]:
+    """The low-rank adapter nearest to what distinguishes two models: truncated SVD in loralib's layout.
+
+    Args:
+        base, tuned: of equal scale, channels, mean and range.
+        rank: of every conv, in loralib's sense: singular values kept are rank * kh. Convs that are equal in both are
+            left out. Where a conv has fewer singular values, they are all kept.
+        license: of the adapter; the tuned model's by default.
+
+    Returns:
+        the adapter, alpha = rank, and the error it makes. Biases cannot be in an adapter and count as lost.
+
+    Raises:
+        ModelError: the models are not of one kind, or equal.
+        UsageError: rank below 1.
+    """
+    if rank < 1:
+        raise UsageError(f"--rank must be at least 1, got {rank}")
+    kinds = [(m.scale, m.channels, m.mean, m.range) for m in (base, tuned)]
+    if kinds[0] != kinds[1]:
+        told = [f"{m.name} is x{m.scale}, {m.channels} channels, range {m.range:g}" for m in (base, tuned)]
+        raise ModelError(f"{told[0]}; {told[1]}; an adapter needs two models of one kind")
+    updates, lost, losses, changes = {}, {}, 0.0, 0.0
+    for key, before in base.tensors.items():
+        change = tuned.tensors[key].astype(np.float64) - before
+        square = float((change**2).sum())
+        changes += square
+        if not square:
+            continue
+        if not key.endswith(".weight"):
+            losses += square
+            continue
+        conv, height = key.removesuffix(".weight"), before.shape[2]
+        rows, columns, inner = Update.shapes(before.shape, rank)
+        u, s, v = np.linalg.svd(change.reshape(rows, columns), full_matrices=False)
+        kept = min(inner, s.size // height * height)
+        root = np.sqrt(s[:kept])
+        r = kept // height
+        updates[conv] = Update(
+            (root[:, None] * v[:kept]).astype(np.float32), (u[:, :kept] * root).astype(np.float32), r, r
+        )
+        rest = float((s[kept:] ** 2).sum())
+        lost[conv] = math.sqrt(rest / square)
+        losses += rest
+    if not updates:
+        raise ModelError(f"{base.name} and {tuned.name} have the same conv weights; there is nothing to extract")
+    remainder = Remainder(lost, math.sqrt(losses / changes))
+    training = {"extracted_from": tuned.name, "rank": rank, "lost": round(remainder.total, 6)}
+    chosen = tuned.license if license is None else license
+    return Adapter(updates, base.sha256, base.scale, base.channels, training, chosen), remainder
+
+
+def describe(adapter: Adapter) -> dict[str, Any]:
+    """What there is to know of an adapter, ready for JSON."""
+    return {
+        "name": adapter.name,
+        "format": FORMAT,
+        "variant": "convlora",
+        "base_sha256": adapter.base_sha256,
+        "scale": adapter.scale,
+        "channels": adapter.channels,
+        "parameters": adapter.parameters,
+        "ranks": {conv: u.rank for conv, u in adapter.updates.items()},
+        "alphas": {conv: u.alpha for conv, u in adapter.updates.items()},
+        "int8": list(adapter.ranges),
+        "license": adapter.license,
+        "training": dict(adapter.training),
+    }
+
+
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is safetensors and says that it is an adapter."""
+    try:
+        return read_safetensors(Path(path))[1].get("format") == FORMAT
+    except ModelError:
+        return False
+
+
+def read(path: str | os.PathLike[str]) -> Adapter:
+    """Read an adapter file.
+
+    Raises:
+        ModelError: missing, corrupt, of another format or a newer version; names the file and the remedy.
+    """
+    path = Path(path)
+    tensors, header = read_safetensors(path)
+    if header.get("format") != FORMAT:
+        what = "a base model; give it with --model" if "conv_cat.weight" in tensors else "not a dsclora adapter"
+        raise ModelError(f"{path}: {what}")
+    try:
+        refuse_newer_version(path, header, FORMAT_VERSION)
+        ranks, alphas = parse_object(header["ranks"]), parse_object(header["alphas"])
+        if header["variant"] != "convlora" or ranks.keys() != alphas.keys() or not ranks:
+            raise ValueError("variant, ranks or alphas")
+        updates = {}
+        for conv, rank in ranks.items():
+            if not (isinstance(rank, int) and 1 <= rank <= 4096 and math.isfinite(float(alphas[conv]))):
+                raise ValueError(f"rank or alpha of {conv}")
+            updates[conv] = Update(
+                tensors.pop(f"{conv}.lora_A"), tensors.pop(f"{conv}.lora_B"), rank, float(alphas[conv])
+            )
+        ranges = {}
+        for conv in [key.removesuffix(".range") for key in tensors if key.endswith(".range")]:
+            low, high = (float(end) for end in tensors.pop(f"{conv}.range"))
+            divisor = tensors.pop(f"{conv}.divisor")
+            if not (
+                -math.inf < low <= 0 <= high < math.inf
+                and low < high
+                and np.isfinite(divisor).all()
+                and (divisor > 0).all()
+            ):
+                raise ValueError(f"range of {conv}")
+            ranges[conv] = Range(low, high, divisor)
+        if tensors:
+            raise ValueError(f"unexpected {next(iter(tensors))}")
+        adapter = Adapter(
+            updates,
+            header["base_sha256"],
+            int(header["scale"]),
+            int(header["channels"]),
+            parse_object(header.get("training", "{}")),
+            header.get("license", "unknown"),
+            path.stem,
+            ranges,
+        )
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
+    if not all(np.isfinite(t).all() for u in updates.values() for t in (u.a, u.b)):
+        raise ModelError(f"{path}: holds NaN or infinite numbers; get the file again")
+    return adapter
+
+
+def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = False) -> None:
+    """Write an adapter file: to a temporary file beside it, then renamed.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is false, or cannot be written.
+    """
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION if adapter.ranges else 1),
+        "variant": "convlora",
+        "base_sha256": adapter.base_sha256,
+        "scale": str(adapter.scale),
+        "channels": str(adapter.channels),
+        "ranks": json.dumps({conv: u.rank for conv, u in adapter.updates.items()}),
+        "alphas": json.dumps({conv: u.alpha for conv, u in adapter.updates.items()}),
+        "training": json.dumps(adapter.training),
+        "license": adapter.license,
+    }
+    tensors = {}
+    for conv, update in adapter.updates.items():
+        tensors[f"{conv}.lora_A"], tensors[f"{conv}.lora_B"] = update.a, update.b
+    for conv, ends in adapter.ranges.items():
+        tensors[f"{conv}.range"] = np.array([ends.low, ends.high], np.float32)
+        tensors[f"{conv}.divisor"] = ends.divisor
+    write_safetensors(path, tensors, header, overwrite)

@@ -1,0 +1,1 @@
+"""Files and arrays of pictures: read, write, resize, degrade and compare them."""

@@ -1,0 +1,56 @@
+"""What reading and writing share of libvips: its lock, metadata, views of arrays, error texts."""
+
+import re
+import threading
+
+import numpy as np
+import pyvips
+
+from dsclora.pictures.arrays import Pixels
+
+_KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
+
+# libvips keeps its error messages in one place for all threads, and pyvips clears it whenever a method of an image is
+# looked up: without this, a file that cannot be opened is told with another thread's message, or none. (Damage found
+# later, while pixels are read or written, may still be: that cannot be done one at a time.)
+LIBVIPS_LOCK = threading.Lock()
+
+
+def drop_field(image: pyvips.Image, name: str) -> pyvips.Image:
+    """Return the image without a metadata field."""
+    image = image.copy()
+    if image.get_typeof(name):
+        image.remove(name)
+    return image
+
+
+def copy_metadata(image: pyvips.Image, like: pyvips.Image) -> None:
+    """Metadata of an image for one that is upright; where pyvips cannot read all names, the blocks that matter."""
+    try:
+        names = like.get_fields()
+    except UnicodeDecodeError:  # a PNG's keyword is Latin-1
+        blocks = ("exif-data", "xmp-data", "iptc-data", "icc-profile-data")
+        names = [name for name in blocks if like.get_typeof(name)]
+    for name in names:
+        if name.startswith(_KEPT):
+            value = like.get(name)
+            if name == "xmp-data":
+                value = re.sub(rb"(tiff:Orientation\W{1,3})[1-8]", rb"\g<1>1", bytes(value))
+            image.set_type(like.get_typeof(name), name, value)
+    # the EXIF block still says how the camera was held, which has been applied
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+
+
+def from_array(pixels: Pixels, alpha: bool) -> pyvips.Image:
+    """A view of an array as libvips' image."""
+    height, width, bands = pixels.shape
+    form, kinds = ("uchar", ("b-w", "srgb")) if pixels.dtype == np.uint8 else ("ushort", ("grey16", "rgb16"))
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels), width, height, bands, form)
+    return image.copy(interpretation=kinds[bands - alpha == 3])
+
+
+def reason(error: pyvips.Error) -> str:
+    """What the system says of an error, or else the first line that libvips says."""
+    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+    system = [line.partition("error: ")[2] for line in lines if line.startswith(("unix error: ", "system error: "))]
+    return (system or lines or [str(error.message)])[0]

@@ -1,0 +1,1 @@
+"""Train networks and adapters; needs PyTorch (`pip install 'dsclora[train]'`)."""

@@ -1,0 +1,171 @@
+"""One conformance suite for every engine, against the network in float64."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from dsclora.engines import Engine, choice
+from dsclora.engines.choice import RUNTIMES, Runtime, bf16_on_cpu, choose, open_engine, open_engines
+from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
+from dsclora.networks import span, span_torch
+from dsclora.networks.span import SpanNetwork
+from helpers import CPU_FLAGS, photo, random_model
+
+NAMES = [
+    pytest.param(r.name, marks=pytest.mark.skipif(not r.usable, reason=f"{r.name} is not here: {r.install}"))
+    for r in RUNTIMES
+]
+
+
+def reference(model: SpanNetwork, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The network's output in 0..1, float64, clipped."""
+    net = span_torch.from_model(model).double()
+    x = torch.from_numpy(batch.astype(np.float64) / (255 if batch.dtype == np.uint8 else 1))
+    with torch.inference_mode():
+        return net(x).clamp(0, 1).numpy()  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def engine(request: pytest.FixtureRequest, model: SpanNetwork) -> Engine:
+    return open_engine(model, request.param, threads=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 7, 2), (2, 16, 24), (3, 33, 17)])
+def test_agrees_with_the_network(engine: Engine, model: SpanNetwork, shape: tuple[int, int, int]) -> None:
+    count, height, width = shape
+    batch = np.stack([photo(height, width, seed=n).transpose(2, 0, 1) for n in range(count)])
+    made = engine(batch)
+    wanted = reference(model, batch)
+    assert (wanted % 1 > 0).mean() > 0.02, "the test's network clips everywhere"
+    assert made.dtype == np.uint8
+    assert made.shape == (count, 3, height * engine.scale, width * engine.scale)
+    assert np.abs(made - wanted * 255).max() < 0.5 + 1e-3
+    floats = (batch / 255).astype(np.float32)
+    made = engine(floats)
+    assert made.dtype == np.float32
+    assert np.abs(made - reference(model, floats)).max() < 2e-5
+    words = batch.astype(np.uint16) * 257
+    made = engine(words)
+    assert made.dtype == np.uint16
+    assert np.abs(made - wanted * 65535).max() < 2
+
+
+def test_takes_views_and_keeps_its_results_apart(engine: Engine) -> None:
+    view = photo(20, 30)[::2, ::-1].transpose(2, 0, 1)[None]
+    first = engine(view)
+    kept = first.copy()
+    engine(255 - view)
+    assert np.array_equal(first, kept), "a result was overwritten by the next call"
+    assert np.array_equal(engine(np.ascontiguousarray(view)), kept)
+    read_only = np.ascontiguousarray(view)
+    read_only.flags.writeable = False
+    assert np.array_equal(engine(read_only), kept)
+
+
+def test_says_what_it_is(engine: Engine, model: SpanNetwork) -> None:
+    assert (engine.scale, engine.halo) == (model.scale, 21)
+    assert "fp32" in engine.name
+
+
+@pytest.mark.parametrize(
+    "batch", [np.zeros((1, 4, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8), np.zeros((1, 3, 8, 8))]
+)
+def test_refuses_what_it_does_not_take(engine: Engine, batch: npt.NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        engine(batch)
+
+
+def test_extreme_inputs_do_not_hang_or_crash(engine: Engine) -> None:
+    for value in (np.nan, np.inf, -np.inf, 1e-42, 1e30):
+        made = engine(np.full((1, 3, 8, 8), value, np.float32))
+        assert made.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scale_and_width(name: str) -> None:
+    for scale, channels in ((1, 8), (3, 26), (4, 5)):
+        model = random_model(scale, channels, seed=scale)
+        batch = photo(12, 10).transpose(2, 0, 1)[None]
+        made = open_engine(model, name)(batch)
+        assert np.abs(made - reference(model, batch) * 255).max() < 0.5 + 1e-2
+
+
+def test_receptive_radius_is_the_halo(model: SpanNetwork) -> None:
+    net = span_torch.from_model(model)
+    x = torch.rand(1, 3, 61, 61, requires_grad=True)
+    net(x)[:, :, 60:62, 60:62].sum().backward()
+    assert x.grad is not None
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (int(rows.min()), int(rows.max())) == (30 - span.HALO, 30 + span.HALO)
+
+
+def test_bf16_is_near(model: SpanNetwork) -> None:
+    batch = photo(24, 24).transpose(2, 0, 1)[None]
+    for name in ("openvino", "torch") if bf16_on_cpu() else ("torch",):
+        made = open_engine(model, name, "bf16")(batch)
+        assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
+    for name in ("native", "onnxruntime"):
+        with pytest.raises(EngineError, match="no bf16"):
+            open_engine(model, name, "bf16")
+
+
+@pytest.mark.skipif(not CPU_FLAGS, reason="the system does not tell what the processor has")
+def test_bf16_is_what_the_processor_says() -> None:
+    assert bf16_on_cpu() == bool(CPU_FLAGS & {"avx512_bf16", "amx_bf16", "avx_ne_convert"})
+    assert span_torch.settled("auto", torch.device("cpu")) == ("bf16" if "avx512_bf16" in CPU_FLAGS else "fp32")
+
+
+def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose().name == ("native" if RUNTIMES[0].usable else "openvino")
+    monkeypatch.setattr(choice, "bf16_on_cpu", lambda: True)
+    assert choose(precision="bf16").name == "openvino"
+    monkeypatch.setattr(choice, "bf16_on_cpu", lambda: False)
+    for name in ("auto", "openvino"):
+        with pytest.raises(EngineError, match="does not compute in bf16 on this processor"):
+            choose(name, precision="bf16")
+    assert choose("torch", precision="bf16").name == "torch"
+    assert choose(device="cuda").name == "torch"
+    assert choose(scale=8).name == "openvino"
+    with pytest.raises(EngineError, match="engine native enlarges 4 times at most, this network 8 times"):
+        choose("native", scale=8)
+    with pytest.raises(EngineError, match="unknown engine"):
+        choose("tensorrt")
+    with pytest.raises(EngineError, match="unknown device"):
+        choose(device="tpu")
+    with pytest.raises(EngineError, match="does not run on cuda"):
+        choose("openvino", "cuda")
+    monkeypatch.setattr(Runtime, "usable", property(lambda runtime: runtime.name != "native"))
+    assert choose().name == "openvino"
+    monkeypatch.setattr(Runtime, "installed", property(lambda runtime: True))
+    with pytest.raises(EngineError, match="cannot run on this processor"):
+        choose("native")
+
+
+def test_threads_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch, model: SpanNetwork) -> None:
+    monkeypatch.setattr(choice, "choose", lambda *_: RUNTIMES[0])
+    monkeypatch.setattr(choice, "open_engine", lambda *given: given[-1])
+    shared_out: Any = open_engines
+    assert shared_out(model, 9, threads=7) == [2, 2, 2, 1]
+    assert shared_out(model, 9, threads=2) == [1, 1]
+    assert shared_out(model, 1, threads=7) == [7]
+
+
+def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dsclora\[ort\]'"):
+        choose("onnxruntime")
+    with pytest.raises(MissingExtraError, match="pip install dsclora"):
+        choose()
+    with pytest.raises(MissingExtraError, match=r"pip install \./native"):
+        choose("native")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_out_of_memory_has_its_own_error(name: str) -> None:
+    engine = open_engine(random_model(2, 64), name)
+    huge = np.broadcast_to(np.uint8(0), (1, 3, 3_000_000, 3_000_000))
+    with pytest.raises((OutOfMemoryError, MemoryError)):
+        engine(huge)

@@ -1,0 +1,152 @@
+"""Pictures through an engine: no seams, no tint, no halo, whatever the tile."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsclora import zoo
+from dsclora.engines import Engine
+from dsclora.engines.choice import open_engine
+from dsclora.inference.strips import Border, enlarge
+from dsclora.networks import span_torch
+from dsclora.networks.span import HALO, SpanNetwork
+from dsclora.training.teacher import self_ensemble
+from helpers import Nearest, Wide, photo
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120), st.sampled_from(["reflect", "zero"]))
+@settings(max_examples=60, deadline=None)
+def test_tiled_equals_whole(height: int, width: int, tile: int, border: Border) -> None:
+    pixels = np.random.default_rng(height * 151 + width).integers(0, 256, (height, width, 3), np.uint8)
+    whole = enlarge(Wide(), pixels, border=border, tile=1000)
+    assert np.array_equal(enlarge(Wide(), pixels, border=border, tile=tile), whole)
+    if border == "zero":
+        assert np.array_equal(whole, Wide()(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0))
+
+
+class Exact:
+    """The real network in float64, where the order of sums cannot tip a rounding."""
+
+    name = "float64"
+    halo = HALO
+    tile = 512
+
+    def __init__(self, model: SpanNetwork) -> None:
+        self.scale = model.scale
+        self._net = span_torch.from_model(model).double()
+
+    def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        peak = 1.0 if batch.dtype == np.float32 else float(np.iinfo(batch.dtype).max)
+        with torch.inference_mode():
+            made = self._net(torch.from_numpy(batch.astype(np.float64) / peak)).clamp(0, 1).numpy() * peak
+        return np.asarray(made.round() if peak > 1 else made).astype(batch.dtype)
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+@pytest.mark.parametrize(("bands", "alpha", "dtype"), [(3, False, np.uint8), (2, True, np.uint8), (4, True, np.uint16)])
+def test_tiled_equals_whole_with_the_network(border: Border, bands: int, alpha: bool, dtype: Any) -> None:
+    engine = Exact(zoo.load(zoo.DEFAULT))
+    pixels = photo(90, 131, bands, dtype=dtype)
+    whole = enlarge(engine, pixels, alpha=alpha, border=border)
+    tiled = enlarge(engine, pixels, alpha=alpha, border=border, tile=64)
+    assert whole.dtype == dtype
+    assert whole.shape == (360, 524, bands)
+    assert np.array_equal(whole, tiled)
+
+
+def test_self_ensemble_is_the_mean_of_eight_orientations() -> None:
+    upscale = partial(enlarge, Exact(zoo.load(zoo.DEFAULT)), border="zero")
+    pixels, eight = photo(20, 33, 3), []
+    for axes in ((), (0,), (1,), (0, 1)):
+        mirrored = np.flip(pixels, axes)
+        eight.append(np.flip(upscale(mirrored), axes))
+        eight.append(np.flip(upscale(mirrored.swapaxes(0, 1)).swapaxes(0, 1), axes))
+    made = self_ensemble(upscale, pixels)
+    assert made.dtype == np.uint8
+    assert np.array_equal(made, np.mean(eight, 0).round())
+    assert not np.array_equal(made, eight[0]), "the network is not the same from all sides"
+    assert np.array_equal(self_ensemble(upscale, np.rot90(pixels)), np.rot90(made))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return open_engine(zoo.load(zoo.DEFAULT))
+
+
+def test_windows_share_one_shape() -> None:
+    nearest = Nearest()
+    enlarge(nearest, photo(300, 500), tile=128)
+    assert len(set(nearest.shapes)) == 1
+    # small pictures of similar size share a shape too, so that an engine compiles once
+    sizes = Nearest()
+    for height in range(50, 60):
+        enlarge(sizes, photo(height, 48))
+    assert len(set(sizes.shapes)) <= 2
+
+
+def test_a_grey_picture_takes_no_more_memory_than_one_of_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its windows are three bands of float32, of which an engine without a tile of its own would take all at once."""
+    monkeypatch.setattr("dsclora.inference.strips._STRIP_BYTES", 2**20)
+    largest = {}
+    for bands in (1, 3, 4):
+        engine = Nearest()
+        engine.tile = 2048
+        pixels = photo(700, 300, bands)
+        made = enlarge(engine, pixels, alpha=bands == 4)
+        assert np.array_equal(made[..., :1], pixels.repeat(2, 0).repeat(2, 1)[..., :1])
+        largest[bands] = max(shape[2] * shape[3] for shape in engine.shapes) * 4  # pixels made
+    assert 3 * largest[3] <= 1.3 * 2**20
+    assert 16 * max(largest[1], largest[4]) <= 1.3 * 2**20
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_flat_pictures_stay_flat_up_to_the_border(engine: Engine, value: int) -> None:
+    made = enlarge(engine, np.full((40, 50, 3), value, np.uint8))
+    assert np.abs(made.astype(int) - value).max() <= 2
+    if value == 255:
+        assert (made >= 254).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_stays_grey(engine: Engine, dtype: Any) -> None:
+    grey = photo(30, 40, 1, dtype=dtype)
+    made = enlarge(engine, grey)
+    assert made.shape == (120, 160, 1)
+    assert made.dtype == dtype
+    colour = enlarge(engine, grey.repeat(3, 2)).astype(float)
+    assert np.abs(made[..., 0] - colour.mean(2)).max() < 0.06 * np.iinfo(dtype).max
+
+
+def test_16_bits_agree_with_8_and_are_finer(engine: Engine) -> None:
+    pixels = photo(30, 40)
+    deep = enlarge(engine, pixels.astype(np.uint16) * 257)
+    assert np.abs(deep / 257 - enlarge(engine, pixels)).max() <= 0.51
+    assert len(np.unique(deep)) > 300
+
+
+def test_opaque_stays_opaque_and_clear_stays_clear(engine: Engine) -> None:
+    y, x = np.mgrid[:60, :60]
+    disc = (np.hypot(y - 30, x - 30) < 20).astype(np.uint8)[..., None] * 255
+    made = enlarge(engine, np.concatenate([photo(60, 60), disc], 2), alpha=True)
+    large = np.hypot(*(np.mgrid[:240, :240] / 4 - 30 + 0.375))
+    assert (made[large < 17, 3] == 255).all()
+    assert (made[large > 23, 3] == 0).all()
+    edge = made[(large > 17) & (large < 23), 3]
+    assert len(np.unique(edge)) > 50, "the edge is smooth"
+    opaque = enlarge(engine, np.concatenate([photo(60, 60), np.full_like(disc, 255)], 2), alpha=True)
+    assert (opaque[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_refuses_what_is_no_picture(pixels: npt.NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        enlarge(Nearest(), pixels)

@@ -1,0 +1,340 @@
+"""From files to files: names, sizes, failures, memory."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import pyvips
+
+from dsclora.errors import ImageError, OutOfMemoryError, OutputError, UsageError
+from dsclora.inference.jobs import Job, Options, Result, plan_jobs
+from dsclora.inference.upscale import upscale_file, upscale_files
+from dsclora.pictures.read import read_rgb8
+from helpers import ROOT, Nearest, photo, save
+
+DEFAULTS = Options()
+
+
+def run(jobs: list[Job], options: Options = DEFAULTS, engine: Any = None) -> list[Result]:
+    return list(upscale_files([engine or Nearest()], jobs, options))
+
+
+def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
+    sources = [save(tmp_path / f"{n}.png", photo(20 + 30 * (n % 3), 40, seed=n)) for n in range(7)]
+    sources[3].write_bytes(b"no picture")
+
+    def results(folder: str, count: int) -> list[Any]:
+        jobs = [Job(s, tmp_path / folder / s.name) for s in sources]
+        jobs.insert(2, replace(jobs[1], source=sources[5]))  # wants what another one has written
+        made = list(upscale_files([Nearest() for _ in range(count)], jobs, DEFAULTS))
+        return [(r.source, r.target and r.target.name, r.status, (r.error or "").replace(folder, "")) for r in made]
+
+    assert results("alone", 1) == results("together", 3)
+    for path in (tmp_path / "alone").iterdir():
+        assert (tmp_path / "together" / path.name).read_bytes() == path.read_bytes()
+
+
+def planned(inputs: list[Any], output: Any = None, options: Options = DEFAULTS, suffix: str | None = None) -> list[str]:
+    jobs, failed = plan_jobs([str(i) for i in inputs], output and Path(output), options, 4, suffix)
+    assert not failed
+    return [str(j.target) for j in jobs]
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.GIF", "d/c.png", "d/e/f.heic", "d/e/g.jfif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    assert planned(["a.jpg"]) == ["a_x4.jpg"]
+    assert planned(["a.jpg"], options=Options(scale=2.5)) == ["a_x2.5.jpg"]
+    assert planned(["a.jpg"], options=Options(long_side=100)) == ["a_upscaled.jpg"]
+    assert planned(["b.GIF"]) == ["b_x4.png"]
+    assert planned(["a.jpg"], "out.webp") == ["out.webp"]
+    assert planned(["a.jpg"], "out") == ["out/a.jpg"]
+    assert planned(["a.jpg"], suffix=".avif") == ["a_x4.avif"]
+    assert planned(["a.jpg", "b.GIF"], "out.x") == ["out.x/a.jpg", "out.x/b.png"]
+    root = tmp_path.resolve()
+    assert planned(["d"]) == [str(root / "d_x4" / n) for n in ("c.png", "e/f.png", "e/g.jpg")]
+    assert planned(["d"], "out") == ["out/c.png", "out/e/f.png", "out/e/g.jpg"]
+    assert planned(["*.jpg"], "out") == ["out/a.jpg"]
+    assert planned(["**/*.png"], "out") == ["out/d/c.png"]
+    (tmp_path / "[1].png").touch()
+    assert planned(["[1].png"]) == ["[1]_x4.png"], "an existing file is not a pattern"
+    (tmp_path / "d" / "out").mkdir()
+    (tmp_path / "d" / "out" / "old.png").touch()
+    assert "d/out/out/old.png" not in planned(["d"], "d/out"), "its own outputs are not inputs"
+    assert len(planned(["d"], ".")) == 4, "a folder may be written beside itself"
+    (tmp_path / "bare").touch()
+    assert planned(["bare"], options=Options(scale=1.5)) == ["bare_x1.5.png"]
+    for inputs, output in ((["a.jpg", "b.GIF"], "out.png"), (["d"], "out.png"), ([""], None)):
+        with pytest.raises(UsageError):
+            planned(inputs, output)
+    with pytest.raises(UsageError, match="contradict"):
+        planned(["a.jpg"], "out.png", suffix=".jpg")
+    assert planned(["a.jpg"], "out.jpeg", suffix=".jpg") == ["out.jpeg"]
+
+
+def test_what_an_input_becomes_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was interrupted is begun again with the same pattern."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("p1.png", "p1_x4.png", "p2.png", "other_x4.png"):
+        (tmp_path / name).touch()
+    jobs, (skipped,) = plan_jobs(["*.png"], None, DEFAULTS, 4)
+    assert [str(job.source) for job in jobs] == ["other_x4.png", "p1.png", "p2.png"]
+    assert skipped.status == "skipped"
+    assert "p1_x4.png: is what p1.png becomes" in skipped.notices[0]
+    assert planned(["p1_x4.png"]) == ["p1_x4_x4.png"], "by itself it is"
+    overwrite = replace(DEFAULTS, if_exists="overwrite")
+    jobs, _ = plan_jobs(["*.png"], None, overwrite, 4)
+    assert len(jobs) == 4, "or it would be replaced unseen"
+    assert next(upscale_files([Nearest()], jobs[1:], overwrite)).error == (
+        "p1.png: would replace p1_x4.png, an input; choose another --output"
+    )
+    (tmp_path / "p2_x4.png").symlink_to(tmp_path / "p2.png")
+    assert planned(["p2.png"]) == ["p2_x4.png"], "to be told that it exists"
+
+
+def test_a_pattern_takes_every_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    for name in ("d/a.png", "d/sub/b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
+    (tmp_path / "d" / "sub" / "a.png").symlink_to(tmp_path / "d" / "a.png")  # another name is another picture
+    for pattern in ("d/**", "d/**/*.png", "d/**/"):
+        assert planned([pattern], "out") == ["out/a.png", "out/sub/a.png", "out/sub/b.png"]
+
+
+def test_inputs_that_name_nothing(tmp_path: Path) -> None:
+    jobs, failed = plan_jobs([str(tmp_path / "none.png"), str(tmp_path), "no/*.png"], None, Options(), 4)
+    assert jobs == []
+    reasons = [f.error or "" for f in failed]
+    assert "no such file" in reasons[0]
+    assert "no pictures in it" in reasons[1]
+    assert "no such file" in reasons[2]
+
+
+def test_inputs_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png", photo(9, 8))
+    long = str(tmp_path / ("x" * 300 + ".png"))
+    jobs, failed = plan_jobs([long, str(tmp_path / "a.png")], None, Options(), 4)
+    assert [job.source.name for job in jobs] == ["a.png"]
+    assert "cannot be read (File name too long)" in (failed[0].error or "")
+    assert len(plan_jobs([long], tmp_path / "out.png", Options(), 4)[1]) == 1
+    with pytest.raises(UsageError, match="nothing is beside it"):
+        plan_jobs(["/"], None, Options(), 4)
+    monkeypatch.setattr(
+        "dsclora.inference.jobs.find_pictures", lambda _, unreadable: unreadable(ImageError("sub: closed")) or []
+    )
+    assert [f.error for f in plan_jobs([str(tmp_path)], None, Options(), 4)[1]] == ["sub: closed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (Options(), (60, 40)),
+        (Options(scale=1.5), (45, 30)),
+        (Options(scale=0.5), (15, 10)),
+        (Options(fit=(50, 50)), (50, 33)),
+        (Options(fit=(100, 30)), (45, 30)),
+        (Options(long_side=47), (47, 31)),
+    ],
+)
+def test_sizes(tmp_path: Path, options: Options, size: tuple[int, int]) -> None:
+    source = save(tmp_path / "in.png", photo(20, 30))
+    result = upscale_file(Nearest(), Job(source, tmp_path / "out.png"), options)
+    assert result.output_size == size
+    made = pyvips.Image.new_from_file(str(tmp_path / "out.png"))
+    assert (made.width, made.height) == size
+
+
+def test_contradictions() -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        Options(scale=2, long_side=100)
+    with pytest.raises(UsageError, match="at least 64"):
+        Options(tile=32)
+    with pytest.raises(UsageError, match="quality"):
+        Options(quality=0)
+    with pytest.raises(UsageError, match="positive"):
+        Options(scale=float("nan"))
+    with pytest.raises(UsageError, match="positive"):
+        Options(fit=(0, 10))
+    with pytest.raises(UsageError, match="enlarged 5 times; this model does 2"):
+        Options(long_side=100).final_size(20, 10, 2)
+
+
+def test_if_exists(tmp_path: Path) -> None:
+    source = save(tmp_path / "in.png", photo(20, 30))
+    job = Job(source, tmp_path / "out.png")
+    job.target.write_bytes(b"mine")
+    (failed,) = run([job])
+    assert failed.status == "failed"
+    assert "--if-exists" in (failed.error or "")
+    (skipped,) = run([job], Options(if_exists="skip"))
+    assert skipped.status == "skipped"
+    assert job.target.read_bytes() == b"mine"
+    for number in (1, 2):
+        (renamed,) = run([job], Options(if_exists="rename"))
+        assert renamed.target == tmp_path / f"out-{number}.png"
+    assert job.target.read_bytes() == b"mine"
+    (done,) = run([job], Options(if_exists="overwrite"))
+    assert done.status == "done"
+    assert pyvips.Image.new_from_file(str(job.target)).width == 60
+    (itself,) = run([Job(source, source)], Options(if_exists="overwrite"))
+    assert "an input" in (itself.error or "")
+    with pytest.raises(OutputError, match="input itself"):
+        upscale_file(Nearest(), Job(source, source), Options(if_exists="overwrite"))
+
+
+def test_one_bad_picture_does_not_stop_the_others(tmp_path: Path) -> None:
+    good = [save(tmp_path / f"{n}.png", photo(20, 30)) for n in "ac"]
+    bad = tmp_path / "b.png"
+    bad.write_bytes(good[0].read_bytes()[:300])
+    jobs = [Job(p, tmp_path / "out" / p.name) for p in (good[0], bad, good[1])]
+    results = run(jobs)
+    assert [r.status for r in results] == ["done", "failed", "done"]
+    assert str(bad) in (results[1].error or "")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_one_target_for_two_inputs(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "1" / "a.png", photo(9, 9)), save(tmp_path / "2" / "a.png", photo(11, 11))
+    jobs = [Job(p, tmp_path / "out" / "a.png") for p in (first, second)]
+    for if_exists in ("error", "skip", "overwrite"):
+        (tmp_path / "out" / "a.png").unlink(missing_ok=True)
+        results = run(jobs, Options(if_exists=if_exists))
+        assert [r.status for r in results] == ["done", "failed"]
+        assert str(first) in (results[1].error or "")
+        assert pyvips.Image.new_from_file(str(tmp_path / "out" / "a.png")).width == 18
+    results = run(jobs, Options(if_exists="rename"))
+    assert len({r.target for r in results if r.status == "done"}) == 2
+
+
+def test_an_input_is_never_replaced_by_the_output_of_another(tmp_path: Path) -> None:
+    gif, png = save(tmp_path / "a.gif", photo(9, 9)), save(tmp_path / "a.png", photo(9, 9, seed=1))
+    before = png.read_bytes()
+    results = run([Job(gif, png), Job(png, tmp_path / "out.png")], Options(if_exists="overwrite"))
+    assert [r.status for r in results] == ["failed", "done"]
+    assert "an input" in (results[0].error or "")
+    assert png.read_bytes() == before
+
+
+def test_a_failed_input_does_not_claim_its_target(tmp_path: Path) -> None:
+    bad = tmp_path / "a.gif"
+    bad.write_bytes(b"GIF89a")
+    good = save(tmp_path / "a.png", photo(9, 9))
+    results = run([Job(p, tmp_path / "out" / "a.png") for p in (bad, good)])
+    assert [r.status for r in results] == ["failed", "done"]
+
+
+def test_two_spellings_of_one_target(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "1.png", photo(9, 9)), save(tmp_path / "2.png", photo(9, 9))
+    jobs = [Job(first, tmp_path / "x.png"), Job(second, tmp_path / "d" / ".." / "x.png")]
+    (tmp_path / "d").mkdir()
+    assert [r.status for r in run(jobs, Options(if_exists="overwrite"))] == ["done", "failed"]
+
+
+def test_whatever_goes_wrong_with_one_picture_the_next_is_done(tmp_path: Path) -> None:
+    class Broken(Nearest):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if batch.shape[3] > 60:
+                raise KeyError("a bug")
+            return super().__call__(batch)
+
+    wide, narrow = save(tmp_path / "w.png", photo(9, 99)), save(tmp_path / "n.png", photo(9, 9))
+    results = run([Job(p, tmp_path / "out" / p.name) for p in (wide, narrow)], engine=Broken())
+    assert [r.status for r in results] == ["failed", "done"]
+    assert str(wide) in (results[0].error or "")
+    long = Job(wide, tmp_path / ("n" * 254 + ".png"))
+    assert run([long])[0].status == "failed"
+
+
+def test_unwritable_targets(tmp_path: Path) -> None:
+    source = save(tmp_path / "in.png", photo(9, 9))
+    (tmp_path / "file").touch()
+    (result,) = run([Job(source, tmp_path / "file" / "out.png")])
+    assert "cannot be written" in (result.error or "")
+    (tmp_path / "folder.png").mkdir()
+    (result,) = run([Job(source, tmp_path / "folder.png")], Options(if_exists="overwrite"))
+    assert "is a folder" in (result.error or "")
+    with pytest.raises(OutputError, match=r"cannot write \.bmp"):
+        upscale_file(Nearest(), Job(source, tmp_path / "out.bmp"), Options())
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A limit on file size stands in for a full disk: both make the write fail half way."""
+    source = save(tmp_path / "in.png", np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    code = (
+        "import resource, signal, sys; sys.path.insert(0, 'tests')\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path; from helpers import Nearest\n"
+        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.upscale import upscale_files\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        f"job = Job(Path({str(source)!r}), Path({str(tmp_path / 'out' / 'out.png')!r}))\n"
+        "(result,) = upscale_files([Nearest()], [job], Options())\n"
+        "print(result.status, result.error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.startswith("failed"), done.stdout
+    assert "cannot be written" in done.stdout
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+class Small(Nearest):
+    """Has memory for windows of 140 x 140 at the most."""
+
+    def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if batch.shape[2] * batch.shape[3] > 140 * 140:
+            raise OutOfMemoryError("out of memory")
+        return super().__call__(batch)
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path: Path) -> None:
+    pixels = photo(300, 400)
+    jobs = [Job(save(tmp_path / f"{n}.png", pixels), tmp_path / "out" / f"{n}.png") for n in "abc"]
+    engine = Small()
+    results = run(jobs, Options(tile=512), engine)
+    assert [r.status for r in results] == ["done", "done", "done"]
+    assert any("tiles of 128" in n for n in results[0].notices)
+    assert results[2].notices == (), "what begins after the first picture begins with the tile that fitted"
+    assert np.array_equal(read_rgb8(tmp_path / "out" / "b.png"), pixels.repeat(2, 0).repeat(2, 1))
+
+    class Tiny(Nearest):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            raise OutOfMemoryError("out of memory")
+
+    (result,) = run([replace(jobs[0], target=tmp_path / "no.png")], engine=Tiny())
+    assert result.status == "failed"
+    assert "out of memory" in (result.error or "")
+
+
+def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
+    """Peak memory of a process that enlarges a picture, and one three times as high."""
+    code = (
+        "import resource, sys; sys.path.insert(0, 'tests')\n"
+        "from pathlib import Path; from helpers import Nearest\n"
+        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.upscale import upscale_file\n"
+        "upscale_file(Nearest(4), Job(Path(sys.argv[1]), Path(sys.argv[2])), Options())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    peaks = []
+    for height in (1600, 4800):
+        source = tmp_path / f"{height}.png"
+        target = pyvips.Target.new_to_file(str(source))
+        pyvips.Image.black(4000, height, bands=3).copy(interpretation="srgb").write_to_target(target, ".png")
+        output = tmp_path / f"{height}-x4.jpg"
+        done = subprocess.run(
+            [sys.executable, "-c", code, source, output], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        made = pyvips.Image.new_from_file(str(output))
+        assert (made.width, made.height) == (16_000, height * 4)
+        peaks.append(float(done.stdout))
+        output.unlink()
+    assert peaks[1] < peaks[0] * 1.15 + 30, peaks
