@@ -49,7 +49,7 @@ def at(base: span.SpanNetwork, name: str, strength: float) -> span.SpanNetwork:
     if strength == 1:
         return tuned
     return replace(
-        base, tensors={k: b + np.float32(strength) * (tuned.tensors[k] - b) for k, b in base.tensors.items()}
+        base, weights={k: b + np.float32(strength) * (tuned.weights[k] - b) for k, b in base.weights.items()}
     )
 
 

@@ -144,7 +144,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list
 
 def test_import_inspect_models(tmp_path: Path) -> None:
     model = random_model(3, 7)
-    save_file(dict(model.tensors), tmp_path / "foreign.safetensors")
+    save_file(dict(model.weights), tmp_path / "foreign.safetensors")
     report = parsed(
         dsclora_("import", "foreign.safetensors", "-o", "ours.safetensors", "--license", "MIT", "--json", cwd=tmp_path)
     )

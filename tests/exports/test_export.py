@@ -100,16 +100,16 @@ def test_the_training_form_collapses_to_what_it_was(scale: int, tmp_path: Path) 
     path = tmp_path / "t.safetensors"
     tensor_file.write_safetensors(path, to_spandrel.training_form(model), {}, False)
     back = span_import.import_file(path)
-    assert back.tensors.keys() == model.tensors.keys()
-    assert all(np.array_equal(back.tensors[key], model.tensors[key]) for key in model.tensors)
+    assert back.weights.keys() == model.weights.keys()
+    assert all(np.array_equal(back.weights[key], model.weights[key]) for key in model.weights)
 
 
 def test_another_picture_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model, build = zoo.load("span-x4"), span_graph.build
 
     def wrong(model: span.SpanNetwork, **options: Any) -> onnx.ModelProto:
-        moved = model.tensors["upsampler.0.bias"] + np.float32(0.01)
-        return build(replace(model, tensors={**model.tensors, "upsampler.0.bias": moved}), **options)
+        moved = model.weights["upsampler.0.bias"] + np.float32(0.01)
+        return build(replace(model, weights={**model.weights, "upsampler.0.bias": moved}), **options)
 
     monkeypatch.setattr(span_graph, "build", wrong)
     monkeypatch.setattr(verify, "open_engine", lambda model: open_engine(model, "torch"))  # which has no graph

@@ -25,7 +25,7 @@ def make(base: SpanNetwork, seed: int = 0, rank: int = 2, name: str = "a") -> Ad
     random = np.random.default_rng(seed)
     updates = {}
     for conv in CONVS:
-        rows, columns, inner = Update.shapes(base.tensors[f"{conv}.weight"].shape, rank)
+        rows, columns, inner = Update.shapes(base.weights[f"{conv}.weight"].shape, rank)
         a, b = random.normal(0, 0.1, (inner, columns)), random.normal(0, 0.1, (rows, inner))
         updates[conv] = Update(a.astype(np.float32), b.astype(np.float32), rank, 2.0 * rank)
     return Adapter(updates, base.sha256, base.scale, base.channels, {"note": "é"}, "CC0-1.0", name)
@@ -47,16 +47,16 @@ def test_merging_adds_up_and_strength_is_a_dial(model: SpanNetwork) -> None:
     a, b = make(model, 0), replace(make(model, 1, name="b"), license="MIT")
     key = "upsampler.0.weight"
     update = a.updates["upsampler.0"]
-    by_hand = model.tensors[key] + 2 * (update.b @ update.a).reshape(model.tensors[key].shape)
-    np.testing.assert_allclose(adapter.merge(model, [(a, 1.0)]).tensors[key], by_hand, rtol=1e-5, atol=1e-7)
+    by_hand = model.weights[key] + 2 * (update.b @ update.a).reshape(model.weights[key].shape)
+    np.testing.assert_allclose(adapter.merge(model, [(a, 1.0)]).weights[key], by_hand, rtol=1e-5, atol=1e-7)
     assert adapter.merge(model, [(a, 0.0)]).sha256 == model.sha256
     there_and_back = adapter.merge(model, [(a, 1.0), (a, -1.0)])
     assert there_and_back.sha256 == model.sha256
     both = adapter.merge(model, [(a, 0.5), (b, 2.0)])
     assert both.sha256 == adapter.merge(model, [(b, 2.0), (a, 0.5)]).sha256
-    change = [adapter.merge(model, [x]).tensors[key] - model.tensors[key] for x in ((a, 0.5), (b, 2.0))]
-    np.testing.assert_allclose(both.tensors[key] - model.tensors[key], sum(change), atol=1e-6)
-    assert both.tensors["conv_1.eval_conv.weight"] is model.tensors["conv_1.eval_conv.weight"]
+    change = [adapter.merge(model, [x]).weights[key] - model.weights[key] for x in ((a, 0.5), (b, 2.0))]
+    np.testing.assert_allclose(both.weights[key] - model.weights[key], sum(change), atol=1e-6)
+    assert both.weights["conv_1.eval_conv.weight"] is model.weights["conv_1.eval_conv.weight"]
     assert [m["strength"] for m in both.training["merged"]] == [0.5, 2.0]
     assert both.license == "CC0-1.0 AND MIT"
     assert adapter.merge(both, []).license == both.license
@@ -84,8 +84,8 @@ def test_extraction_finds_what_was_merged(rank: int, seed: int) -> None:
     assert found.updates.keys() == made.updates.keys()
     assert remainder.total < 1e-5
     again = adapter.merge(base, [(found, 1.0)])
-    for key, tensor in tuned.tensors.items():
-        np.testing.assert_allclose(again.tensors[key], tensor, atol=1e-6)
+    for key, tensor in tuned.weights.items():
+        np.testing.assert_allclose(again.weights[key], tensor, atol=1e-6)
 
 
 def test_extraction_tells_the_error_it_makes(model: SpanNetwork) -> None:
@@ -94,8 +94,8 @@ def test_extraction_tells_the_error_it_makes(model: SpanNetwork) -> None:
     for rank in (1, 2, 4, 6):
         made, remainder = adapter.extract(model, tuned, rank)
         merged = adapter.merge(model, [(made, 1.0)])
-        change = sum(float(((tuned.tensors[k] - v).astype(np.float64) ** 2).sum()) for k, v in model.tensors.items())
-        left = sum(float(((tuned.tensors[k] - v).astype(np.float64) ** 2).sum()) for k, v in merged.tensors.items())
+        change = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in model.weights.items())
+        left = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in merged.weights.items())
         assert remainder.total == pytest.approx((left / change) ** 0.5, rel=1e-4)
         lost.append(remainder.total)
     assert lost == sorted(lost, reverse=True)

@@ -27,15 +27,15 @@ def test_round_trip(model: SpanNetwork, model_file: Path) -> None:
     assert (again.scale, again.channels, again.mean, again.range) == (2, 6, model.mean, model.range)
     assert again.license == "CC0-1.0"
     assert again.name == "random"
-    assert all(np.array_equal(again.tensors[k], model.tensors[k]) for k in model.tensors)
+    assert all(np.array_equal(again.weights[k], model.weights[k]) for k in model.weights)
 
 
 def test_hash_depends_on_content_alone(model: SpanNetwork) -> None:
-    shuffled = replace(model, tensors=dict(reversed(list(model.tensors.items()))), license="other")
+    shuffled = replace(model, weights=dict(reversed(list(model.weights.items()))), license="other")
     assert shuffled.sha256 == model.sha256
-    changed = dict(model.tensors)
+    changed = dict(model.weights)
     changed["conv_cat.bias"] = changed["conv_cat.bias"] + np.float32(1e-3)
-    assert replace(model, tensors=changed).sha256 != model.sha256
+    assert replace(model, weights=changed).sha256 != model.sha256
 
 
 def test_parameter_counts_of_the_literature() -> None:
@@ -124,12 +124,12 @@ def test_bfloat16_is_imported(tmp_path: Path, model: SpanNetwork) -> None:
     from safetensors.torch import save_file as save_torch
 
     path = tmp_path / "half.safetensors"
-    halves = {k: torch.from_numpy(v.copy()).bfloat16() for k, v in model.tensors.items()}
+    halves = {k: torch.from_numpy(v.copy()).bfloat16() for k, v in model.weights.items()}
     save_torch(halves, path)
     with pytest.raises(ModelError, match=r"half\.safetensors: .*dsclora import"):
         span.read(path)
     made = span_import.import_file(path)
-    assert all(np.array_equal(made.tensors[k], half.float().numpy()) for k, half in halves.items())
+    assert all(np.array_equal(made.weights[k], half.float().numpy()) for k, half in halves.items())
 
 
 def test_truncated(model_file: Path) -> None:
@@ -177,13 +177,13 @@ def test_import_of_both_forms(tmp_path: Path, wrapper: str | None) -> None:
 
 def test_import_without_norm(tmp_path: Path, model: SpanNetwork) -> None:
     path = tmp_path / "no_norm.safetensors"
-    save_file({**model.tensors, "no_norm": np.zeros(1, np.float32)}, path)
+    save_file({**model.weights, "no_norm": np.zeros(1, np.float32)}, path)
     imported = span_import.import_file(path)
     assert (imported.mean, imported.range) == ((0, 0, 0), 1)
 
 
 def test_import_refuses_nan(tmp_path: Path, model: SpanNetwork) -> None:
-    tensors = {k: v.copy() for k, v in model.tensors.items()}
+    tensors = {k: v.copy() for k, v in model.weights.items()}
     tensors["conv_cat.bias"][0] = np.nan
     save_file(tensors, tmp_path / "nan.safetensors")
     with pytest.raises(ModelError, match="NaN"):
@@ -224,7 +224,7 @@ def test_what_a_foreign_file_looks_like(tmp_path: Path, keys: list[str], guess: 
     ],
 )
 def test_odd_tensors_are_one_line(tmp_path: Path, model: SpanNetwork, odd: dict[str, torch.Tensor]) -> None:
-    state = {k: torch.from_numpy(v.copy()) for k, v in model.tensors.items()} | odd
+    state = {k: torch.from_numpy(v.copy()) for k, v in model.weights.items()} | odd
     state |= {k.replace("weight", "bias"): torch.zeros(3) for k in odd if ".conv." in k or ".sk." in k}
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match=r"odd\.pth"):
@@ -252,7 +252,7 @@ def test_numbers_that_no_span_has_are_one_line(tmp_path: Path, dtype: str) -> No
 
 def test_tensors_without_dimensions_are_one_line(tmp_path: Path, model: SpanNetwork) -> None:
     scalar = {"conv_1.eval_conv.weight": np.zeros((), np.float32)}
-    save_file({**model.tensors, **scalar}, tmp_path / "odd.safetensors")
+    save_file({**model.weights, **scalar}, tmp_path / "odd.safetensors")
     with pytest.raises(ModelError, match=r"odd\.safetensors"):
         span.read(tmp_path / "odd.safetensors")
 

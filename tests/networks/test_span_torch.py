@@ -76,7 +76,7 @@ def test_expand_and_collapse_return_the_model() -> None:
     net = span_torch.SpanTrain(8, 3, range=model.range)
     span_torch.expand(net, model)
     back = span_torch.collapse(net).state_dict()
-    for key, tensor in model.tensors.items():
+    for key, tensor in model.weights.items():
         assert torch.allclose(back[key], torch.from_numpy(tensor), rtol=1e-4, atol=1e-5), key
 
 

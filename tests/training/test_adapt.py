@@ -252,7 +252,7 @@ def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     assert sources.choose == sources.judge
     save(sources.judge[0].hr, np.zeros((64, 64, 3), np.uint8))
     mute = random_model(2, 6)  # makes any picture black, so that the blank one is exact
-    mute = replace(mute, tensors={k: np.zeros_like(v) if "upsampler" in k else v for k, v in mute.tensors.items()})
+    mute = replace(mute, weights={k: np.zeros_like(v) if "upsampler" in k else v for k, v in mute.weights.items()})
     outcome = adapt.adapt(r, mute, sources, tmp_path / "run")
     assert outcome.change.before[0] == metrics.INVISIBLE
     assert all(math.isfinite(x) for x in (*outcome.change.after, *outcome.change.interval))

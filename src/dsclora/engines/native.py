@@ -44,7 +44,7 @@ def _folded(model: SpanNetwork) -> tuple[object, ...]:
     `conv_cat` is linear in each of its four inputs, and two of them, `conv_1` and `conv_2`, are 3x3 convs with nothing
     non-linear behind: each becomes, with its part of `conv_cat`, a 3x3 conv. Zero padding is on their inputs: it stays.
     """
-    t = {key: value.astype(np.float64) for key, value in model.tensors.items()}
+    t = {key: value.astype(np.float64) for key, value in model.weights.items()}
     names = ["conv_1", *(f"block_{b}.c{c}_r" for b in range(1, BLOCKS + 1) for c in (1, 2, 3))]
     weight = {n: t[f"{n}.eval_conv.weight"] for n in (*names, "conv_2")}
     bias = {n: t[f"{n}.eval_conv.bias"] for n in (*names, "conv_2")}

@@ -51,9 +51,9 @@ def training_form(model: SpanNetwork) -> dict[str, Float32]:
     Returns:
         the official training keys, `eval_conv` among them.
     """
-    made = dict(model.tensors)
+    made = dict(model.weights)
     for name in span.CONVS_3X3:
-        weight, bias = (model.tensors[f"{name}.eval_conv.{kind}"] for kind in ("weight", "bias"))
+        weight, bias = (model.weights[f"{name}.eval_conv.{kind}"] for kind in ("weight", "bias"))
         outputs, inputs = weight.shape[:2]
         middle = np.zeros((2 * outputs, 2 * inputs, 3, 3), np.float32)
         middle[:outputs, :inputs] = weight

@@ -1,1 +1,108 @@
-"""Networks as values: weights, their files, their ONNX graph and their PyTorch module."""
+"""Networks as values: weights, their files, their ONNX graph and their PyTorch module.
+
+`Network` says what is computed; `engines.Engine` says where. A network is never changed, only replaced.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Network(Protocol):
+    """A trained network, ready to be merged with adapters, run, exported or trained.
+
+    Everything that is not specific to one architecture takes this type.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in reports and file names; not part of the content."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """The kind of network: "span", or what its library calls it."""
+        ...
+
+    @property
+    def scale(self) -> int:
+        """The factor that it enlarges by; 1 for denoising, deblurring and the like."""
+        ...
+
+    @property
+    def halo(self) -> int | None:
+        """The receptive radius in input pixels; None for a network that sees the whole picture."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """The number that both input sides must divide by; 1 for any size."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, Float32]:
+        """Float32 arrays by state-dict name: what an adapter may change."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained values."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """An SPDX identifier or a sentence."""
+        ...
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Where it comes from, as a JSON object."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its weights: what an adapter names its base by."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of what it computes."""
+        ...
+
+    def with_weights(self, weights: Mapping[str, Float32]) -> "Network":
+        """Return the network with other weights under the same names; no torch."""
+        ...
+
+    def to_onnx(
+        self,
+        dtype: npt.DTypeLike = np.float32,
+        *,
+        half: bool = False,
+        size: tuple[int, int] | None = None,
+        ranges: Mapping[str, Any] | None = None,
+    ) -> "onnx.ModelProto":
+        """Return the network as an ONNX model with the input `input` and the output `output`, both NCHW.
+
+        Args:
+            dtype: of input and output. float32 is RGB in 0..1; uint8 and uint16 are RGB in 0..255 and 0..65535, which
+                the model converts and rounds inside.
+            half: compute in fp16.
+            size: (height, width) of the one picture that it takes; by default any.
+            ranges: `networks.adapter.Range` by conv, of those to be computed in int8.
+
+        Raises:
+            ModelError: the network has no such form.
+        """
+        ...
+
+    def to_torch(self) -> "nn.Module":
+        """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
+        ...

@@ -130,15 +130,15 @@ def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanN
     Raises:
         ModelError: an adapter of another base; says what both are.
     """
-    tensors = dict(base.tensors)
+    tensors = dict(base.weights)
     sums: dict[str, Any] = {}
     for adapter, strength in adapters:
         check_fits(adapter, base)
         for conv, update in adapter.updates.items():
             key = f"{conv}.weight"
-            sums[key] = sums.get(key, 0.0) + strength * update.delta(base.tensors[key].shape)
+            sums[key] = sums.get(key, 0.0) + strength * update.delta(base.weights[key].shape)
     for key, total in sums.items():  # all updates are added up before the one rounding
-        tensors[key] = (base.tensors[key].astype(np.float64) + total).astype(np.float32)
+        tensors[key] = (base.weights[key].astype(np.float64) + total).astype(np.float32)
         if not np.isfinite(tensors[key]).all():
             raise ModelError(f"{key}: infinite after merging; use a smaller strength")
     merged = [{"adapter": a.name, "strength": s, "training": dict(a.training)} for a, s in adapters]
@@ -146,7 +146,7 @@ def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanN
     earlier = base.training.get("merged")
     training = {**base.training, "merged": [*(earlier if isinstance(earlier, list) else []), *merged]}
     license = " AND ".join(dict.fromkeys([base.license, *(a.license for a, _ in adapters)]))
-    return replace(base, tensors=tensors, training=training, license=license, name=name)
+    return replace(base, weights=tensors, training=training, license=license, name=name)
 
 
 def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
@@ -162,7 +162,7 @@ def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
             f"sha256 {base.sha256[:12]}; use the base it was made for"
         )
     for conv, update in adapter.updates.items():
-        weight = base.tensors.get(f"{conv}.weight")
+        weight = base.weights.get(f"{conv}.weight")
         if weight is None:
             raise ModelError(f"adapter {adapter.name} updates {conv}, which the base does not have")
         rows, columns, inner = Update.shapes(weight.shape, update.rank)
@@ -172,7 +172,7 @@ def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
                 f"{update.rank} of the base's conv has {(inner, columns)} and {(rows, inner)}"
             )
     for conv, given in adapter.ranges.items():
-        weight = base.tensors.get(f"{conv}.weight")
+        weight = base.weights.get(f"{conv}.weight")
         if weight is None or given.divisor.shape != weight.shape[1:2]:
             raise ModelError(f"adapter {adapter.name} has a range of {conv} that the base has no place for")
 
@@ -213,8 +213,8 @@ def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | Non
         told = [f"{m.name} is x{m.scale}, {m.channels} channels, range {m.range:g}" for m in (base, tuned)]
         raise ModelError(f"{told[0]}; {told[1]}; an adapter needs two models of one kind")
     updates, lost, losses, changes = {}, {}, 0.0, 0.0
-    for key, before in base.tensors.items():
-        change = tuned.tensors[key].astype(np.float64) - before
+    for key, before in base.weights.items():
+        change = tuned.weights[key].astype(np.float64) - before
         square = float((change**2).sum())
         changes += square
         if not square:

@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsclora.errors import ModelError
 from dsclora.networks.tensor_file import (
@@ -24,6 +25,10 @@ from dsclora.networks.tensor_file import (
     refuse_newer_version,
     write_safetensors,
 )
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
 
 FORMAT = "dsclora.model"
 
@@ -50,10 +55,10 @@ PLAIN_PREFIXES = (*(f"{c}.eval_conv" for c in CONVS_3X3), "conv_cat", "upsampler
 
 @dataclass(frozen=True)
 class SpanNetwork:
-    """The content of a base-model file.
+    """A SPAN: the content of a base-model file, and the first implementation of `networks.Network`.
 
     Attributes:
-        tensors: float32 arrays under the plain keys: `<conv>.weight` (out, in, k, k) and `<conv>.bias` (out,).
+        weights: float32 arrays under the plain keys: `<conv>.weight` (out, in, k, k) and `<conv>.bias` (out,).
         scale: the factor it enlarges by.
         channels: feature channels C.
         mean, range: the network computes on `(rgb - mean) * range`, RGB in 0..1.
@@ -62,7 +67,7 @@ class SpanNetwork:
         name: what to call it in reports; not stored.
     """
 
-    tensors: Mapping[str, Float32]
+    weights: Mapping[str, Float32]
     scale: int
     channels: int
     mean: tuple[float, float, float] = SPAN_MEAN
@@ -72,16 +77,54 @@ class SpanNetwork:
     name: str = ""
 
     @property
+    def architecture(self) -> str:
+        """The name that files and reports give to this kind of network."""
+        return "span"
+
+    @property
+    def halo(self) -> int:
+        """The receptive radius in LR pixels."""
+        return HALO
+
+    @property
+    def multiple(self) -> int:
+        """The number that input sides must divide by: any size will do."""
+        return 1
+
+    def with_weights(self, weights: Mapping[str, Float32]) -> "SpanNetwork":
+        """Return the network with other weights under the same names."""
+        return replace(self, weights=weights)
+
+    def to_onnx(
+        self,
+        dtype: npt.DTypeLike = np.float32,
+        *,
+        half: bool = False,
+        size: tuple[int, int] | None = None,
+        ranges: Mapping[str, Any] | None = None,
+    ) -> "onnx.ModelProto":
+        """Return the network as ONNX; arguments as `span_graph.build`."""
+        from dsclora.networks import span_graph
+
+        return span_graph.build(self, dtype, half=half, size=size, ranges=ranges)
+
+    def to_torch(self) -> "nn.Module":
+        """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
+        from dsclora.networks import span_torch
+
+        return span_torch.from_model(self)
+
+    @property
     def parameters(self) -> int:
         """How many numbers the network has."""
-        return sum(t.size for t in self.tensors.values())
+        return sum(t.size for t in self.weights.values())
 
     @property
     def sha256(self) -> str:
         """Hash of the tensor content alone: names, shapes and float32 little-endian bytes, sorted by name."""
         content = hashlib.sha256()
-        for key in sorted(self.tensors):
-            tensor = self.tensors[key]
+        for key in sorted(self.weights):
+            tensor = self.weights[key]
             content.update(f"{key}:{tensor.shape};".encode())
             content.update(np.ascontiguousarray(tensor, "<f4").tobytes())
         return content.hexdigest()
@@ -95,8 +138,8 @@ class SpanNetwork:
 def with_range(model: SpanNetwork, value_range: float) -> SpanNetwork:
     """The same function on another input range: the first conv's weights are divided by what the range grows by."""
     key = "conv_1.eval_conv.weight"
-    weight = (model.tensors[key].astype(np.float64) * (model.range / value_range)).astype(np.float32)
-    return replace(model, tensors={**model.tensors, key: weight}, range=value_range)
+    weight = (model.weights[key].astype(np.float64) * (model.range / value_range)).astype(np.float32)
+    return replace(model, weights={**model.weights, key: weight}, range=value_range)
 
 
 def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.einsum) -> tuple[Any, Any]:
@@ -259,4 +302,4 @@ def write(path: str | os.PathLike[str], model: SpanNetwork, overwrite: bool = Fa
         "training": json.dumps(model.training),
         "license": model.license,
     }
-    write_safetensors(path, model.tensors, header, overwrite)
+    write_safetensors(path, model.weights, header, overwrite)

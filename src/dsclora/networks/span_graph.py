@@ -47,7 +47,7 @@ def build(
         raise ValueError(f"dtype must be uint8, uint16 or float32, got {dtype}")
     element, integers = elements[dtype.type], dtype.kind == "u"
     peak = float(np.iinfo(dtype).max) if integers else 1.0
-    graph, weights = Builder(ranges or {}), model.tensors
+    graph, weights = Builder(ranges or {}), model.weights
 
     x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if integers else INPUT
     # (x / peak - mean) * range

@@ -163,7 +163,7 @@ def expand(net: Span, plain: SpanNetwork) -> None:
         net: training form. Its mean and range hold; the model's must be the same.
         plain: of the same channels.
     """
-    state = {k: torch.from_numpy(v.copy()) for k, v in plain.tensors.items()}
+    state = {k: torch.from_numpy(v.copy()) for k, v in plain.weights.items()}
     with torch.no_grad():
         for name, module in net.named_modules():
             if isinstance(module, Conv3XC):
@@ -208,7 +208,7 @@ def collapse(net: Span) -> Span:
 def from_model(model: SpanNetwork) -> Span:
     """A plain network in evaluation mode from the content of a file, float32 on the CPU."""
     net = Span(model.channels, model.scale, model.mean, model.range)
-    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in model.tensors.items()})
+    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in model.weights.items()})
     return net.eval()
 
 
