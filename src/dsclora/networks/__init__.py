@@ -77,8 +77,19 @@ class Network(Protocol):
         """The hash of what it computes."""
         ...
 
-    def with_weights(self, weights: Mapping[str, Float32]) -> "Network":
-        """Return the network with other weights under the same names; no torch."""
+    def with_weights(
+        self,
+        weights: Mapping[str, Float32],
+        *,
+        name: str | None = None,
+        training: Mapping[str, Any] | None = None,
+        license: str | None = None,
+    ) -> "Network":
+        """Return the network with other weights under the same names, and what else is given; no torch."""
+        ...
+
+    def scaled_for_fp16(self) -> "Network":
+        """Return a network of the same function whose weights fit the range of fp16; itself where they do."""
         ...
 
     def to_onnx(

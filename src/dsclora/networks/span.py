@@ -20,6 +20,7 @@ import numpy.typing as npt
 from dsclora.errors import ModelError
 from dsclora.networks.tensor_file import (
     Float32,
+    hash_tensors,
     parse_object,
     read_safetensors,
     refuse_newer_version,
@@ -91,9 +92,29 @@ class SpanNetwork:
         """The number that input sides must divide by: any size will do."""
         return 1
 
-    def with_weights(self, weights: Mapping[str, Float32]) -> "SpanNetwork":
-        """Return the network with other weights under the same names."""
-        return replace(self, weights=weights)
+    def with_weights(
+        self,
+        weights: Mapping[str, Float32],
+        *,
+        name: str | None = None,
+        training: Mapping[str, Any] | None = None,
+        license: str | None = None,
+    ) -> "SpanNetwork":
+        """Return the network with other weights under the same names, and what else is given."""
+        return replace(
+            self,
+            weights=weights,
+            name=self.name if name is None else name,
+            training=self.training if training is None else training,
+            license=self.license if license is None else license,
+        )
+
+    def scaled_for_fp16(self) -> "SpanNetwork":
+        """Return the same function on the input range 1.
+
+        On the usual range of 255 the first conv's weights are so small that fp16 has few bits for them, ncnn's none.
+        """
+        return with_range(self, 1.0)
 
     def to_onnx(
         self,
@@ -121,13 +142,8 @@ class SpanNetwork:
 
     @property
     def sha256(self) -> str:
-        """Hash of the tensor content alone: names, shapes and float32 little-endian bytes, sorted by name."""
-        content = hashlib.sha256()
-        for key in sorted(self.weights):
-            tensor = self.weights[key]
-            content.update(f"{key}:{tensor.shape};".encode())
-            content.update(np.ascontiguousarray(tensor, "<f4").tobytes())
-        return content.hexdigest()
+        """The hash of the tensors alone (`tensor_file.hash_tensors`)."""
+        return hash_tensors(self.weights)
 
     @property
     def fingerprint(self) -> str:

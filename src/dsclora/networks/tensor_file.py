@@ -1,5 +1,6 @@
 """Read and write safetensors files with a checked header."""
 
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,16 @@ def write_safetensors(
     contiguous = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
     with files.replacing(Path(path), overwrite) as temporary:
         temporary.write_bytes(save(contiguous, header))
+
+
+def hash_tensors(tensors: Mapping[str, Float32]) -> str:
+    """Return the SHA-256 of names, shapes and float32 little-endian bytes, sorted by name."""
+    content = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        content.update(f"{key}:{tensor.shape};".encode())
+        content.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return content.hexdigest()
 
 
 def refuse_newer_version(path: Path, header: Mapping[str, str], supported: int) -> None:
