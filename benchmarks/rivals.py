@@ -120,7 +120,7 @@ def open_compiled(model: SpanNetwork, threads: int) -> tuple[Run, str]:
     from dsclora.networks import span_torch
 
     torch.set_num_threads(threads)
-    net: Any = span_torch.from_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net: Any = span_torch.from_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled: Any = torch.compile(net, dynamic=False)
 
     def run(batch: Float32) -> Float32:

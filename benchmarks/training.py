@@ -152,10 +152,10 @@ def make_rows(
     network, stage = recipe.network, recipe.stages[0]
     fresh = span_torch.SpanTrain(network.channels, network.scale, range=network.range)
     lr = store.batch(0, 0, stage.batch, stage.patch // network.scale).lr
-    span_torch.spread(fresh, span_torch.to_tensor(lr), network.spread or 1.0)
+    span_torch.lsuv_init(fresh, span_torch.to_tensor(lr), network.spread or 1.0)
     usual = span_torch.Span(network.channels, network.scale, range=network.range, conv=Literal)
     usual.load_state_dict(fresh.state_dict())
-    teaching = span_torch.from_model(teacher).to(device) if teacher is not None else None
+    teaching = span_torch.from_network(teacher).to(device) if teacher is not None else None
     rows = {"plain": plain(Training(usual.to(device), recipe), teaching, pngs, stage.batch, workers)}
     for name in ("dsclora", "compiled", "constant"):
         net = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -239,7 +239,7 @@ def main() -> None:
         "threads": args.threads,
         "workers": args.workers,
         "torch": torch.__version__,
-        "precision": span_torch.settled(stage.precision, device),
+        "precision": span_torch.resolve_precision(stage.precision, device),
         "recipe": args.recipe.stem,
         "teacher": teacher.name if teacher is not None else None,
     }

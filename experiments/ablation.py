@@ -95,15 +95,17 @@ def main() -> None:
     teaching = None
     if teaches:
         teacher = span.read(teaches)
-        teaching = span_torch.from_model(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teaching = span_torch.from_network(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for one in taught(store, guard, given.teach_own):
-            one.add_teacher(teacher.fingerprint[:16], span_torch.as_function(teaching))
+            one.add_teacher(teacher.fingerprint[:16], span_torch.uint8_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
-        plain = span_torch.from_model(base)
+        plain = span_torch.from_network(base)
         for number in range(row.rounds):
             plain, best, count = train(row, plain, (store, guard), valid, teaching, given, f"{name}-{number}")
-        span.write(given.out / f"{name}.safetensors", span_torch.to_model(plain, {"row": name}, "MIT"), overwrite=True)
+        span.write(
+            given.out / f"{name}.safetensors", span_torch.to_network(plain, {"row": name}, "MIT"), overwrite=True
+        )
         facts = {"row": name, "trained": count, "valid": round(best, 4), "seconds": round(time.perf_counter() - begin)}
         print(json.dumps(facts), flush=True)
 

@@ -31,7 +31,7 @@ def plain(student: Tensor, teacher: Tensor) -> Tensor:
 
 def features(path: Path, patches: Tensor) -> list[Tensor]:
     """Outputs of the six blocks."""
-    net = span_torch.from_model(span.read(path))
+    net = span_torch.from_network(span.read(path))
     found: list[Tensor] = []
     with torch.no_grad():
         x = net.conv_1((patches - net.mean) * net.range)

@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     base = zoo.load(arguments.base)
     store = open_store(find_pairs(arguments.photographs, base.scale), base.scale, arguments.work)
-    net = span_torch.from_model(base)
+    net = span_torch.from_network(base)
     calibrate = partial(fake_quant.calibrate, net)
 
     def patches(store: PairStore) -> Iterator[torch.Tensor]:

@@ -53,7 +53,7 @@ def place(tmp_path: Path) -> Path:
     for channels in (26, 28):
         plain = random_model(4, channels)
         span.write(tmp_path / f"span_ch{channels}.safetensors", plain)
-    torch.save(span_torch.from_model(random_model(4, 26)).state_dict(), tmp_path / "span_ch26.pth")
+    torch.save(span_torch.from_network(random_model(4, 26)).state_dict(), tmp_path / "span_ch26.pth")
     (tmp_path / "span_ch26.safetensors").unlink()
     (tmp_path / "efdn.onnx").write_bytes(span_graph.build(random_model(4)).SerializeToString())
     (tmp_path / "recipes").mkdir()

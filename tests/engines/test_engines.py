@@ -22,7 +22,7 @@ NAMES = [
 
 def reference(model: SpanNetwork, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The network's output in 0..1, float64, clipped."""
-    net = span_torch.from_model(model).double()
+    net = span_torch.from_network(model).double()
     x = torch.from_numpy(batch.astype(np.float64) / (255 if batch.dtype == np.uint8 else 1))
     with torch.inference_mode():
         return net(x).clamp(0, 1).numpy()  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ def test_scale_and_width(name: str) -> None:
 
 
 def test_receptive_radius_is_the_halo(model: SpanNetwork) -> None:
-    net = span_torch.from_model(model)
+    net = span_torch.from_network(model)
     x = torch.rand(1, 3, 61, 61, requires_grad=True)
     net(x)[:, :, 60:62, 60:62].sum().backward()
     assert x.grad is not None
@@ -115,7 +115,9 @@ def test_bf16_is_near(model: SpanNetwork) -> None:
 @pytest.mark.skipif(not CPU_FLAGS, reason="the system does not tell what the processor has")
 def test_bf16_is_what_the_processor_says() -> None:
     assert bf16_on_cpu() == bool(CPU_FLAGS & {"avx512_bf16", "amx_bf16", "avx_ne_convert"})
-    assert span_torch.settled("auto", torch.device("cpu")) == ("bf16" if "avx512_bf16" in CPU_FLAGS else "fp32")
+    assert span_torch.resolve_precision("auto", torch.device("cpu")) == (
+        "bf16" if "avx512_bf16" in CPU_FLAGS else "fp32"
+    )
 
 
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:

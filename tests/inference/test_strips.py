@@ -39,7 +39,7 @@ class Exact:
 
     def __init__(self, model: SpanNetwork) -> None:
         self.scale = model.scale
-        self._net = span_torch.from_model(model).double()
+        self._net = span_torch.from_network(model).double()
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         peak = 1.0 if batch.dtype == np.float32 else float(np.iinfo(batch.dtype).max)

@@ -119,15 +119,15 @@ def test_an_engine_that_does_not_open_says_why(tmp_path: Path) -> None:
 def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
     subjects = [subject("ours", 4), load_subject(str(as_onnx(tmp_path / "theirs.onnx")))]
     for engine in ("openvino", "onnxruntime"):
-        setting = latency.settled(Setting(engine, threads=1), subjects)
+        setting = latency.resolve_runtime(Setting(engine, threads=1), subjects)
         made = latency.measure(subjects, [(24, 32), (9, 7)], setting, runs=2)
         assert made.keys() == {(name, size) for name in ("ours", "theirs") for size in ((24, 32), (9, 7))}
         assert all(0 < row.low <= row.milliseconds <= row.high for row in made.values())
-    assert latency.settled(Setting(), subjects).engine == "openvino"
+    assert latency.resolve_runtime(Setting(), subjects).engine == "openvino"
     with pytest.raises(UsageError, match="ONNX file"):
-        latency.settled(Setting("torch"), subjects)
+        latency.resolve_runtime(Setting("torch"), subjects)
     with pytest.raises(UsageError, match="on the CPU only"):
-        latency.settled(Setting(device="cuda"), subjects)
+        latency.resolve_runtime(Setting(device="cuda"), subjects)
 
 
 def test_the_score_by_hand() -> None:
@@ -213,7 +213,7 @@ def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Python module's"):
         ntire_submission.submit(random_model(4), tmp_path, 1, "a b")
     with pytest.raises(EngineError):
-        latency.settled(Setting("native", precision="bf16"), [subject()])
+        latency.resolve_runtime(Setting("native", precision="bf16"), [subject()])
     (tmp_path / "empty").mkdir()
     preset = ("--preset", "ntire2026", "--baseline", "span-x4")
     late = dsclora_("profile", "-m", "span-x2", "--submission", tmp_path / "entry", code=2)

@@ -172,7 +172,7 @@ def test_import_of_both_forms(tmp_path: Path, wrapper: str | None) -> None:
     assert (imported.scale, imported.channels) == (3, 5)
     x = torch.rand(1, 3, 9, 8)
     with torch.inference_mode():
-        assert torch.allclose(span_torch.from_model(imported)(x), net.eval()(x), atol=2e-4)
+        assert torch.allclose(span_torch.from_network(imported)(x), net.eval()(x), atol=2e-4)
 
 
 def test_import_without_norm(tmp_path: Path, model: SpanNetwork) -> None:
@@ -284,7 +284,7 @@ def test_range_can_be_folded(model: SpanNetwork) -> None:
     folded = span.with_range(model, span.SPAN_RANGE)
     x = torch.rand(1, 3, 12, 12)
     with torch.inference_mode():
-        assert torch.allclose(span_torch.from_model(folded)(x), span_torch.from_model(model)(x), atol=1e-5)
+        assert torch.allclose(span_torch.from_network(folded)(x), span_torch.from_network(model)(x), atol=1e-5)
 
 
 def test_the_bundled_models_are_sound() -> None:
@@ -307,12 +307,14 @@ def test_the_bundled_models_are_sound() -> None:
 
 
 def test_the_model_that_suits() -> None:
-    assert zoo.suited() == zoo.DEFAULT
-    assert [zoo.suited(factor) for factor in (1.5, 2, 2.1, 3, 3.5)] == ["span-x2"] * 2 + ["span-x3"] * 2 + ["span-x4"]
-    assert zoo.suited(9) == zoo.DEFAULT
+    assert zoo.best_bundled() == zoo.DEFAULT
+    assert [zoo.best_bundled(factor) for factor in (1.5, 2, 2.1, 3, 3.5)] == ["span-x2"] * 2 + ["span-x3"] * 2 + [
+        "span-x4"
+    ]
+    assert zoo.best_bundled(9) == zoo.DEFAULT
     for name in zoo.adapter_names():
         added = zoo.load_adapter(name)
-        assert zoo.suited(1, added) == added.training["base"], "the adapter decides"
+        assert zoo.best_bundled(1, added) == added.training["base"], "the adapter decides"
     assert zoo.teacher_of("a file") is None
     assert zoo.teacher_of("span-x4-wide") is None
     assert {zoo.teacher_of(f"span-x{scale}") for scale in (2, 3, 4)} == {"span-x4-wide"}

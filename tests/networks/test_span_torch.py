@@ -65,7 +65,7 @@ def test_spread_lets_every_conv_answer_alike() -> None:
             module.register_forward_hook(lambda _, __, output, name=name: answers.update({name: output.std().item()}))
     net(lr)
     assert answers["block_6.c3_r"] < 0.5, "what it is for"
-    span_torch.spread(net, lr, 1.5)
+    span_torch.lsuv_init(net, lr, 1.5)
     net(lr)
     assert all(value == pytest.approx(1.5, rel=1e-3) for name, value in answers.items() if name != "conv_1")
 
@@ -74,7 +74,7 @@ def test_expand_and_collapse_return_the_model() -> None:
     torch.manual_seed(0)
     model = random_model(3, 8)
     net = span_torch.SpanTrain(8, 3, range=model.range)
-    span_torch.expand(net, model)
+    span_torch.to_training_form(net, model)
     back = span_torch.collapse(net).state_dict()
     for key, tensor in model.weights.items():
         assert torch.allclose(back[key], torch.from_numpy(tensor), rtol=1e-4, atol=1e-5), key
@@ -85,9 +85,9 @@ def test_expand_to_another_scale_reduces_or_repeats_sub_pixels(given: int, wante
     torch.manual_seed(0)
     model = random_model(given, 8)
     net = span_torch.SpanTrain(8, wanted, range=model.range)
-    span_torch.expand(net, model)
+    span_torch.to_training_form(net, model)
     lr = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
-        own = span_torch.from_model(model)(lr)
+        own = span_torch.from_network(model)(lr)
         of_size = functional.adaptive_avg_pool2d(own, (9 * wanted, 11 * wanted))
         assert (net(lr) - of_size).abs().max() < 1e-4 * own.abs().max()

@@ -60,7 +60,7 @@ class Residual(nn.Module):
 def nets() -> list[tuple[nn.Module, tuple[Target, ...]]]:
     torch.manual_seed(0)
     return [
-        (span_torch.from_model(random_model(2, 6)), LAYERED),
+        (span_torch.from_network(random_model(2, 6)), LAYERED),
         (Edge().eval(), (Target("cells.*.deep", 2, 2), Target("*", 1, 3))),
         (Residual().eval(), (Target("body.3", 4, 4),)),
     ]
@@ -143,9 +143,9 @@ def test_an_update_by_hand() -> None:
 
 def test_merging_with_numpy_equals_the_attached_network() -> None:
     base = random_model(2, 6)
-    attached = stir(convlora.attach(span_torch.from_model(base)))
+    attached = stir(convlora.attach(span_torch.from_network(base)))
     made = adapter.Adapter(convlora.extract(attached), base.sha256, 2, 6)
-    merged = span_torch.from_model(adapter.merge(base, [(made, 1.0)]))
+    merged = span_torch.from_network(adapter.merge(base, [(made, 1.0)]))
     for name, tensor in convlora.detach(attached, merged=True).state_dict().items():
         np.testing.assert_allclose(merged.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(merged(X), attached(X))

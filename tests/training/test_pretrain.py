@@ -223,7 +223,7 @@ def test_shares_make_up_the_batch(tmp_path: Path, folders: tuple[Path, Path]) ->
 
 def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(2, 8)
-    upright = span_torch.as_function(span_torch.from_model(teacher))
+    upright = span_torch.uint8_function(span_torch.from_network(teacher))
     for ensemble in (False, True):
         text = f"teacher_ensemble = {str(ensemble).lower()}\n{RECIPE}teacher_weight = 1.0\n"
         pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / f"{ensemble}", teacher)
@@ -240,7 +240,7 @@ def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[P
     pretrain.pretrain(load(tmp_path, f"{RECIPE}teacher_weight = 1.0\n"), *folders, tmp_path / "run", teacher)
     (kept,) = (tmp_path / "run" / "pictures").glob("teacher-*.u8")
     lr = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").lr(0)
-    wanted = imresize(span_torch.as_function(span_torch.from_model(teacher))(lr), 2 / 3)
+    wanted = imresize(span_torch.uint8_function(span_torch.from_network(teacher))(lr), 2 / 3)
     assert wanted.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
     mistaken = np.abs(np.fromfile(kept, np.uint8, wanted.size).astype(int) - wanted.ravel())
     assert mistaken.max() <= 1, "engines round differently"
@@ -248,7 +248,7 @@ def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[P
 
 
 def test_a_stage_has_its_own_precision(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    net = span_torch.from_model(random_model(2, 8))
+    net = span_torch.from_network(random_model(2, 8))
     batch = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").batch(0, 0, 2, 16)
     exact = (net(span_torch.to_tensor(batch.lr)) - span_torch.to_tensor(batch.hr)).abs().mean().item()
     stages = [recipes.Stage.model_validate({"iterations": 1, "precision": precision}) for precision in ("fp32", "bf16")]
@@ -262,19 +262,21 @@ def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     for has in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has, raising=False)
         for precision, half in (("auto", has), ("bf16", True), ("fp32", False)):
-            with span_torch.arithmetic(precision, torch.device("cpu")):
+            with span_torch.autocast(precision, torch.device("cpu")):
                 assert torch.is_autocast_enabled("cpu") == half
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # another PyTorch
-    assert span_torch.settled("auto", torch.device("cpu")) == "fp32"
+    assert span_torch.resolve_precision("auto", torch.device("cpu")) == "fp32"
     for has in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
-        assert span_torch.settled("auto", torch.device("cuda")) == ("bf16" if has else "fp32")
+        assert span_torch.resolve_precision("auto", torch.device("cuda")) == ("bf16" if has else "fp32")
 
 
 def test_the_header_says_what_was_computed_in(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(span_torch, "settled", lambda precision, _: "bf16" if precision == "auto" else precision)
+    monkeypatch.setattr(
+        span_torch, "resolve_precision", lambda precision, _: "bf16" if precision == "auto" else precision
+    )
     text = RECIPE.replace('precision = "fp32"', 'precision = "auto"', 1)
     made = pretrain.pretrain(load(tmp_path, text), *folders, tmp_path / "run").model
     assert [stage["precision"] for stage in made.training["recipe"]["stage"]] == ["bf16", "fp32"]
@@ -455,8 +457,8 @@ def test_saved_model_equals_the_trained_network() -> None:
 
     torch.manual_seed(0)
     net = span_torch.SpanTrain(6, 2, range=16.0).eval()
-    model = span.with_range(span_torch.to_model(net, {}, "MIT"), 255.0)
+    model = span.with_range(span_torch.to_network(net, {}, "MIT"), 255.0)
     x = torch.rand(1, 3, 10, 10)
     with torch.inference_mode():
-        assert torch.allclose(span_torch.from_model(model)(x), net(x), atol=1e-4)
+        assert torch.allclose(span_torch.from_network(model)(x), net(x), atol=1e-4)
     assert replace(model, name="x").sha256 == model.sha256

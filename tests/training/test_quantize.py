@@ -45,7 +45,7 @@ def avoid_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calibrated(model: SpanNetwork, balance: float = 0.75) -> dict[str, Range]:
-    return fake_quant.calibrate(span_torch.from_model(model), [batch(seed=n) for n in range(4)], balance)
+    return fake_quant.calibrate(span_torch.from_network(model), [batch(seed=n) for n in range(4)], balance)
 
 
 def test_a_conv_is_rounded_as_the_formula_says() -> None:
@@ -70,7 +70,7 @@ def test_zero_stays_zero_and_borders_with_it() -> None:
 
 
 def test_gradients_reach_the_update_and_the_range() -> None:
-    student = convlora.attach(span_torch.from_model(random_model()))
+    student = convlora.attach(span_torch.from_network(random_model()))
     net = fake_quant.quantize(student, calibrated(random_model()))
     net(batch()).square().sum().backward()
     gradients = {name: p.grad for name, p in net.named_parameters() if p.requires_grad}
@@ -91,8 +91,8 @@ def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float, mo
     proto = span_graph.build(model, ranges=ranges).SerializeToString()
     lr = batch(19, 23, seed=9)
     with torch.inference_mode():
-        wanted = fake_quant.quantize(span_torch.from_model(model), ranges)(lr).clamp(0, 1).numpy()
-        exact = span_torch.from_model(model)(lr).clamp(0, 1).numpy()
+        wanted = fake_quant.quantize(span_torch.from_network(model), ranges)(lr).clamp(0, 1).numpy()
+        exact = span_torch.from_network(model)(lr).clamp(0, 1).numpy()
     if runtime == "onnxruntime":
         import onnxruntime
 
@@ -181,7 +181,7 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RecipeError, match="no conv is called"):
         quantize(wrong, model, *folders, tmp_path / "run")
     with pytest.raises(ValueError, match="is no conv"):
-        fake_quant.quantize(span_torch.from_model(model), {"block_1": Range(-1, 1, np.ones(6, np.float32))})
+        fake_quant.quantize(span_torch.from_network(model), {"block_1": Range(-1, 1, np.ones(6, np.float32))})
     with pytest.raises(UsageError, match="int8 needs the ranges"):
         export.export(model, "onnx", tmp_path, precision="int8")
     with pytest.raises(UsageError, match="no int8"):

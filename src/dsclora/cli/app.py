@@ -866,7 +866,7 @@ def profile(
     names = [subject.name for subject in base + subjects]
     if len(set(names)) < len(names):
         raise UsageError(f"two networks are called {max(names, key=names.count)}; rename a file")
-    setting = verb.settled(Setting(engine, precision, device, threads), base + subjects)
+    setting = verb.resolve_runtime(Setting(engine, precision, device, threads), base + subjects)
 
     if submission is not None:
         if isinstance(first, bytes):
@@ -962,7 +962,7 @@ def _load_adapted(model: str | None, added: list[tuple[Any, float]], factor: flo
     from dsclora import zoo
     from dsclora.networks import adapter
 
-    content = zoo.load(model or zoo.suited(factor, added[0][0] if added else None))
+    content = zoo.load(model or zoo.best_bundled(factor, added[0][0] if added else None))
     return adapter.merge(content, added) if added else content
 
 

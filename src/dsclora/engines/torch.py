@@ -26,7 +26,7 @@ class Torch:
         self.scale, self.halo, self.tile = model.scale, HALO, TILE
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         self._device, self._precision = device, precision
-        self._net = span_torch.from_model(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = span_torch.from_network(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, batch: Batch) -> Batch:
         """See `Engine`."""

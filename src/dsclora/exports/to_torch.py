@@ -15,7 +15,7 @@ def convert(model: SpanNetwork, stem: Path, target: Target, size: tuple[int, int
     class Clipped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = span_torch.from_model(model)
+            self.net = span_torch.from_network(model)
 
         def forward(self, lr: torch.Tensor) -> torch.Tensor:
             return self.net(lr).clamp(0, 1)  # type: ignore[no-any-return]

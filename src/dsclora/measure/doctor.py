@@ -75,7 +75,7 @@ def _cpu_trains_in() -> str | None:
 
     from dsclora.networks import span_torch
 
-    return span_torch.settled("auto", torch.device("cpu"))
+    return span_torch.resolve_precision("auto", torch.device("cpu"))
 
 
 def _cpu() -> dict[str, Any]:

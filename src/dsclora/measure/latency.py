@@ -32,7 +32,7 @@ class Latency:
     peak_mb: float
 
 
-def settled(setting: Setting, subjects: Sequence[Subject]) -> Setting:
+def resolve_runtime(setting: Setting, subjects: Sequence[Subject]) -> Setting:
     """The same runtime for all, named.
 
     Raises:
@@ -64,7 +64,7 @@ def measure(
     Args:
         subjects: with distinct names.
         sizes: (height, width) of the input.
-        setting: in what; `settled` first.
+        setting: in what; `resolve_runtime` first.
         runs: of each, after the warm-up.
 
     Raises:

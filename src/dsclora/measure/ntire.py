@@ -87,7 +87,7 @@ def compete(
         preset: which challenge's.
         baseline, entries: x4, of distinct names.
         pairs: LR and HR pictures.
-        setting: the same for all; `profile.settled` first.
+        setting: the same for all; `latency.resolve_runtime` first.
         runs: repetitions, after one that is not counted.
         report: called with the number of pictures done.
 

@@ -47,7 +47,7 @@ def submit(model: SpanNetwork, folder: Path, team: int, name: str, overwrite: bo
     )
     paths = folder / "models" / f"{stem}.py", folder / "model_zoo" / f"{stem}.pth"
     content = io.BytesIO()  # a disk that is full is a RuntimeError of torch's
-    torch.save(span_torch.from_model(model).state_dict(), content)
+    torch.save(span_torch.from_network(model).state_dict(), content)
     with files.replacing(paths[0], overwrite) as source, files.replacing(paths[1], overwrite) as tensors:
         source.write_text(code)
         tensors.write_bytes(content.getvalue())

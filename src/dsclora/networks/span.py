@@ -133,7 +133,7 @@ class SpanNetwork:
         """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
         from dsclora.networks import span_torch
 
-        return span_torch.from_model(self)
+        return span_torch.from_network(self)
 
     @property
     def parameters(self) -> int:

@@ -127,7 +127,7 @@ SpanTrain = partial(Span, conv=Conv3XC)
 """`SpanTrain(channels, scale)`: the form to train from scratch; `collapse` makes it plain."""
 
 
-def spread(net: Span, lr: Tensor, deviation: float) -> None:
+def lsuv_init(net: Span, lr: Tensor, deviation: float) -> None:
     """Scale the weights of a fresh training form, in place: every 3x3 conv but the first answers a batch alike.
 
     A layer after the other, as in layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422).
@@ -152,7 +152,7 @@ def spread(net: Span, lr: Tensor, deviation: float) -> None:
             hook.remove()
 
 
-def expand(net: Span, plain: SpanNetwork) -> None:
+def to_training_form(net: Span, plain: SpanNetwork) -> None:
     """Give a training form a plain model's function, in place; `collapse` takes it back, exactly but for rounding.
 
     The outer 1x1 convs are drawn orthogonal, so that a step along the inner weights is a step of the same length along
@@ -205,14 +205,14 @@ def collapse(net: Span) -> Span:
     return plain
 
 
-def from_model(model: SpanNetwork) -> Span:
+def from_network(model: SpanNetwork) -> Span:
     """A plain network in evaluation mode from the content of a file, float32 on the CPU."""
     net = Span(model.channels, model.scale, model.mean, model.range)
     net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in model.weights.items()})
     return net.eval()
 
 
-def to_model(net: Span, training: Mapping[str, Any], license: str) -> SpanNetwork:
+def to_network(net: Span, training: Mapping[str, Any], license: str) -> SpanNetwork:
     """The content of a file from a network of either form."""
     plain = collapse(net)
     mean = [round(value, 6) for value in plain.mean.flatten().tolist()]  # float32 kept 0.4488 as 0.44879999...
@@ -220,17 +220,17 @@ def to_model(net: Span, training: Mapping[str, Any], license: str) -> SpanNetwor
     return SpanNetwork(tensors, net.scale, net.channels, (mean[0], mean[1], mean[2]), net.range, training, license)
 
 
-def arithmetic(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context for a stage's forward pass.
 
     Args:
         precision: as `recipes.Stage.precision`.
         device: what computes.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=settled(precision, device) == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision, device) == "bf16")
 
 
-def settled(precision: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device) -> str:
     """What "auto" means on a device: "bf16" on GPUs and x86 processors that have it (AVX512_BF16), else "fp32".
 
     On a processor without, a step took ten times as long in bf16 as in fp32 (measured, AVX2).
@@ -248,7 +248,7 @@ def to_tensor(batch: Uint8, device: torch.device | str = "cpu") -> Tensor:
     return torch.from_numpy(batch).to(device).float().div(255).to(memory_format=torch.channels_last)
 
 
-def as_function(net: nn.Module) -> Callable[[Uint8], Uint8]:
+def uint8_function(net: nn.Module) -> Callable[[Uint8], Uint8]:
     """A function from an LR picture (h, w, 3) to the network's picture (h * scale, w * scale, 3), in full precision."""
     net = net.eval()
     device = next(net.parameters()).device

@@ -161,7 +161,7 @@ def adapt(
         [[conv, hashlib.sha256(u.a.tobytes() + u.b.tobytes()).hexdigest(), u.alpha] for conv, u in updates],
     )
     stages = with_precision(
-        stages, loop.precision(folder, resume, span_torch.settled("auto", torch.device(device)), say)
+        stages, loop.precision(folder, resume, span_torch.resolve_precision("auto", torch.device(device)), say)
     )
     ema = averaging(recipe, steps)
     fitted, best = loop.fit(
@@ -232,7 +232,7 @@ def _prepare(
         teacher = None  # the recipe has no use for it
     net = _student(recipe, base, start)
     taps = recipe.affinity.taps or convlora.sconvlbs(net)
-    teaching = span_torch.from_model(teacher).to(memory_format=torch.channels_last) if teacher is not None else None  # type: ignore[call-overload]
+    teaching = span_torch.from_network(teacher).to(memory_format=torch.channels_last) if teacher is not None else None  # type: ignore[call-overload]
     _check_taps(recipe, taps, net, teaching, guarded)
     return recipe, net, taps, teacher, teaching
 
@@ -257,7 +257,7 @@ def _suited(
 
 
 def _student(recipe: AdaptRecipe, base: span.SpanNetwork, start: adapters.Adapter | None) -> nn.Module:
-    plain = span_torch.from_model(base)
+    plain = span_torch.from_network(base)
     if start is not None:
         adapters.check_fits(start, base)
         net = convlora.insert(plain, start.updates)
@@ -408,7 +408,7 @@ def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     """Mean PSNR of a student, merged, on whole pictures; classic-y."""
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span_torch.Span)
-    return metrics.protocol("classic-y", plain.scale).mean_seen(span_torch.as_function(plain), pictures)
+    return metrics.protocol("classic-y", plain.scale).mean_seen(span_torch.uint8_function(plain), pictures)
 
 
 def _step(net: nn.Module, objective: Objective, stage: Stage) -> None:

@@ -107,7 +107,8 @@ def judge(
         device: to compute on.
     """
     runs = [
-        span_torch.as_function(span_torch.from_model(m).to(device)) for m in (base, adapters.merge(base, [(made, 1.0)]))
+        span_torch.uint8_function(span_torch.from_network(m).to(device))
+        for m in (base, adapters.merge(base, [(made, 1.0)]))
     ]
     protocol = metrics.protocol("classic-y", base.scale)
     shown: list[tuple[str, Uint8, Uint8, Uint8, Uint8]] = []

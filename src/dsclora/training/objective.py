@@ -119,7 +119,7 @@ class Objective:
         taps = self._taps if stage.affinity_weight else []
         hooks = [net.get_submodule(tap).register_forward_hook(partial(keep, tap)) for tap in taps]
         try:
-            with span_torch.arithmetic(stage.precision, self._device):
+            with span_torch.autocast(stage.precision, self._device):
                 sr = net(lr).float()
         finally:
             for hook in hooks:

@@ -61,7 +61,8 @@ def pretrain(
         output: folder for the model, the checkpoint, the log and the decoded pictures.
         teacher: a larger model for the recipe's `teacher_weight`, of the same scale or a larger one: then its pictures
             are reduced.
-        start: begin with this model's weights, `span.expand`ed, instead of fresh ones: of the same width, any scale.
+        start: begin with this network's weights instead of fresh ones (`span_torch.to_training_form`): of the same
+            width, any scale.
         resume: go on from `output/checkpoint.pt`.
         device: to train on. Under `torchrun`, call it inside `parallel.joined`.
         compile: run the network through `torch.compile`, on a GPU with CUDA graphs. On a CPU it needs a C++ compiler.
@@ -118,17 +119,17 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     net = span_torch.SpanTrain(recipe.network.channels, recipe.network.scale, range=recipe.network.range)
     if start is not None:
-        span_torch.expand(net, span.with_range(start, recipe.network.range))
+        span_torch.to_training_form(net, span.with_range(start, recipe.network.range))
     elif recipe.network.spread:
         first = store.batch(recipe.seed, 0, recipe.stages[0].batch, recipe.stages[0].patch // scale)
-        span_torch.spread(net, span_torch.to_tensor(first.lr), recipe.network.spread)
+        span_torch.lsuv_init(net, span_torch.to_tensor(first.lr), recipe.network.spread)
     if recipe.network.form == "plain":
         net = span_torch.collapse(net)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     running = compiled(net, device) if compile else net
 
-    auto = loop.precision(output, resume, span_torch.settled("auto", torch.device(device)), say)
+    auto = loop.precision(output, resume, span_torch.resolve_precision("auto", torch.device(device)), say)
     stages = with_precision(recipe.stages, auto)
 
     def loss(_: nn.Module, stage: Stage, step: int) -> Tensor:
@@ -137,7 +138,7 @@ def pretrain(
 
     def score(net: nn.Module) -> float:
         assert isinstance(net, span_torch.Span)
-        run = span_torch.as_function(span_torch.collapse(net))
+        run = span_torch.uint8_function(span_torch.collapse(net))
         return protocol.mean_seen(run, validation)
 
     fitted, psnr = loop.fit(
@@ -164,7 +165,7 @@ def pretrain(
         "start_sha256": start.sha256 if start else None,
         "validation": {"protocol": "classic-y", "pictures": len(validation), "psnr": round(psnr, 4)},
     }
-    model = span.with_range(span_torch.to_model(fitted, training, recipe.license), span.SPAN_RANGE)
+    model = span.with_range(span_torch.to_network(fitted, training, recipe.license), span.SPAN_RANGE)
     path = output / "model.safetensors"
     if processes.rank() == 0:
         span.write(path, model, overwrite=True)
@@ -193,7 +194,7 @@ def loss_of(net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, device:
         stage: its loss, weights and precision count.
         device: to compute on.
     """
-    with span_torch.arithmetic(stage.precision, torch.device(device)):
+    with span_torch.autocast(stage.precision, torch.device(device)):
         sr = net(span_torch.to_tensor(batch.lr, device)).float()
     value = stage.hr_weight * losses.distance(stage.loss, sr, span_torch.to_tensor(batch.hr, device))
     if batch.teacher is not None and stage.teacher_weight:

@@ -89,7 +89,7 @@ def quantize(
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 
-    teacher = span_torch.from_model(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = span_torch.from_network(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     patch = recipe.stages[0].patch // base.scale
     ranges = fake_quant.calibrate(teacher, patches(store, recipe.seed, patch))
     try:
@@ -112,7 +112,7 @@ def quantize(
         return value
 
     def score(net: nn.Module) -> float:
-        return protocol.mean_seen(span_torch.as_function(net), validation)
+        return protocol.mean_seen(span_torch.uint8_function(net), validation)
 
     in_float, calibrated = score(teacher), score(net)
     say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")

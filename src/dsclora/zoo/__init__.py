@@ -54,7 +54,7 @@ def purpose(name: str) -> str:
     return said.group(1) if said else "as its card says"
 
 
-def suited(factor: float | None = None, added: adapter.Adapter | None = None) -> str:
+def best_bundled(factor: float | None = None, added: adapter.Adapter | None = None) -> str:
     """Name of the bundled model to take where none is named.
 
     Args:
