@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dsclora.errors import ModelError
-from dsclora.networks import Float32
-from dsclora.networks.span_graph import INPUT, OPSET, OUTPUT, Builder
+from dsclora.networks import INPUT, OUTPUT, Float32
+from dsclora.networks.span_graph import OPSET, Builder
 from dsclora.networks.tensor_file import hash_tensors
 
 MULTIPLE = 4

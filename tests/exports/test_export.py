@@ -12,6 +12,7 @@ import pytest
 
 import rivals
 from dsclora import zoo
+from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import EngineError, MissingExtraError, OutputError, UsageError
 from dsclora.exports import base, export, to_onnx, to_spandrel, verify
@@ -112,7 +113,7 @@ def test_another_picture_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, t
         return build(replace(model, weights={**model.weights, "upsampler.0.bias": moved}), **options)
 
     monkeypatch.setattr(span_graph, "build", wrong)
-    monkeypatch.setattr(verify, "open_engine", lambda model: open_engine(model, "torch"))  # which has no graph
+    monkeypatch.setattr(verify, "open_engine", lambda model: open_engine(model, Setting("torch")))  # which has no graph
     with pytest.raises(EngineError, match=r"differs by [\d.]+ levels .* not kept"):
         export.export(model, "onnx", tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -11,7 +11,7 @@ from torch import nn
 from dsclora import zoo
 from dsclora.errors import EngineError, ModelError, OutputError, RecipeError, UsageError
 from dsclora.exports import export
-from dsclora.networks import adapter, span_graph, span_torch
+from dsclora.networks import INPUT, adapter, span_graph, span_torch
 from dsclora.networks.adapter import Adapter, Range, Update
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures.degrade import Degradation
@@ -97,7 +97,7 @@ def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float, mo
         import onnxruntime
 
         session = onnxruntime.InferenceSession(proto, providers=["CPUExecutionProvider"])
-        made = session.run(None, {span_graph.INPUT: lr.numpy()})[0]
+        made = session.run(None, {INPUT: lr.numpy()})[0]
     else:
         import openvino
 

@@ -171,6 +171,7 @@ def upscale(
     Example: dsclora upscale holiday/ -o holiday-large/ --if-exists skip
     """
     from dsclora.cli.console import Meter
+    from dsclora.engines import Setting
     from dsclora.engines.choice import open_engines
     from dsclora.inference import jobs
     from dsclora.inference import upscale as verb
@@ -205,7 +206,7 @@ def upscale(
     planned, results = jobs.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
         _say(f"error: {result.error}" if result.status == "failed" else result.notices[0])
-    engines = open_engines(content, len(planned), engine, precision, device, threads)
+    engines = open_engines(content, len(planned), Setting(engine, precision, device, threads))
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")
     interrupted, stop = False, _Stop()
@@ -306,6 +307,7 @@ def evaluate(
     Example: dsclora evaluate Set5 --model span-x4 --protocol classic-y
     """
     from dsclora.cli.console import Meter
+    from dsclora.engines import Setting
     from dsclora.engines.choice import open_engine
     from dsclora.measure import evaluate as verb
     from dsclora.pictures import comparison, metrics
@@ -317,7 +319,7 @@ def evaluate(
     if csv is not None and csv == grid:
         raise UsageError(f"--csv and --grid are both {csv}; name two files")
     content = _load_adapted(model, _adapters(adapter or []))
-    running = open_engine(content, engine, precision, device, threads)
+    running = open_engine(content, Setting(engine, precision, device, threads))
     chosen = metrics.protocol(protocol, content.scale)
     pairs = find_pairs(images, content.scale)
     scores: list[verb.Score] = []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dsclora.exports.base import Converted, Precision, append_suffix, describe_shape
-from dsclora.networks import span_graph
+from dsclora.networks import INPUT, OUTPUT, span_graph
 from dsclora.networks.adapter import Range
 from dsclora.networks.span import SpanNetwork
 
@@ -26,9 +26,9 @@ def convert(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return Converted(
         f"ONNX Runtime {onnxruntime.__version__}",
-        lambda picture: session.run(None, {span_graph.INPUT: picture})[0],
+        lambda picture: session.run(None, {INPUT: picture})[0],
         (
-            f"opset {span_graph.OPSET}, {span_graph.INPUT} (NCHW, RGB, float32, 0..1) to {span_graph.OUTPUT}",
+            f"opset {span_graph.OPSET}, {INPUT} (NCHW, RGB, float32, 0..1) to {OUTPUT}",
             describe_shape(size),
             *((about,) if precision == "fp16" else ()),
         ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,8 +45,8 @@ def resolve_runtime(setting: Setting, subjects: Sequence[Subject]) -> Setting:
     name = setting.engine
     if foreign and name == "auto":
         name = "openvino"
-    scale = max((s.network.scale for s in subjects if isinstance(s.network, SpanNetwork)), default=None)
-    name = choose(name, setting.device, setting.precision, scale).name
+    spans = [s.network for s in subjects if isinstance(s.network, SpanNetwork)]
+    name = choose(replace(setting, engine=name), *spans).name
     if foreign and name not in ("openvino", "onnxruntime"):
         raise UsageError(
             f"{foreign[0]} is an ONNX file, which runs in openvino or onnxruntime; --engine {name} does not"

@@ -76,7 +76,7 @@ def _open(subject: Subject, setting: Setting) -> None:
 def opened(subject: Subject, setting: Setting) -> _Callable:
     """A network ready to run in this process, (1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""
     if isinstance(subject.network, SpanNetwork):
-        return open_engine(subject.network, setting.engine, setting.precision, setting.device, setting.threads)
+        return open_engine(subject.network, setting)
     if setting.engine == "onnxruntime":
         import onnxruntime
 

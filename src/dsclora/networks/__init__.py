@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
+INPUT, OUTPUT = "input", "output"
+"""The names of the two ends of every ONNX model that `Network.to_onnx` returns."""
+
 
 class Network(Protocol):
     """A trained network, ready to be merged with adapters, run, exported or trained.

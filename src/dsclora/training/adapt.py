@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dsclora import files
-from dsclora.engines import Engine
+from dsclora.engines import Engine, Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import OutputError, RecipeError
 from dsclora.networks import adapter as adapters
@@ -119,7 +119,8 @@ def adapt(
         cached = False
         if teacher is not None and teaching is not None:
             asked = taught(store, guard, recipe.teach_own)
-            enlarging = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
+            setting = Setting(device=torch.device(device).type, threads=torch.get_num_threads())
+            enlarging = open_engine(teacher, setting)
             undegraded = bool(recipe.degrade) and store in asked
             left = end - time.perf_counter() if end is not None else None
             cached = processes.from_rank_0(

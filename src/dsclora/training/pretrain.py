@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.networks import span, span_torch
@@ -107,7 +108,8 @@ def pretrain(
             ensemble = recipe.teacher_ensemble
             ways = ", each in eight orientations" if ensemble else ""
             say(f"the teacher {teacher.name} enlarges the pictures{ways}, once")
-            teaching = open_engine(teacher, device=torch.device(device).type, threads=torch.get_num_threads())
+            setting = Setting(device=torch.device(device).type, threads=torch.get_num_threads())
+            teaching = open_engine(teacher, setting)
             cache_outputs(store, teacher, teaching, ensemble=ensemble)
         return store
 
