@@ -845,11 +845,12 @@ def profile(
 
     Example: dsclora profile DIV2K_valid/ --preset ntire2026 --baseline span_ch28.pth --model span-x4
     """
+    from dsclora import zoo
     from dsclora.cli.console import Meter
     from dsclora.engines import Setting
     from dsclora.measure import latency as verb
     from dsclora.measure import ntire, ntire_submission
-    from dsclora.measure.cost import Subject, count_cost, load_subject
+    from dsclora.measure.cost import count_cost
     from dsclora.pictures.pairs import find_pairs
 
     if (preset is None) != (images is None) or (preset is None) != (baseline is None):
@@ -859,21 +860,17 @@ def profile(
     if adapter and len(model or []) > 1:
         raise UsageError("--adapter: of several models it is not clear which; merge it into one (dsclora merge)")
     if adapter:
-        content = _load_adapted(model[0] if model else None, _adapters(adapter))
-        subjects = [Subject(content.name, content, content.scale)]
+        subjects = [_load_adapted(model[0] if model else None, _adapters(adapter))]
     else:
-        subjects = [load_subject(each) for each in model or ["span-x4"]]
-    first = subjects[0].network
-    base = [load_subject(baseline)] if baseline else []
+        subjects = [zoo.open_network(each) for each in model or ["span-x4"]]
+    base = [zoo.open_network(baseline)] if baseline else []
     names = [subject.name for subject in base + subjects]
     if len(set(names)) < len(names):
         raise UsageError(f"two networks are called {max(names, key=names.count)}; rename a file")
     setting = verb.resolve_runtime(Setting(engine, precision, device, threads), base + subjects)
 
     if submission is not None:
-        if isinstance(first, bytes):
-            raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
-        for path in ntire_submission.submit(first, submission, team, name, overwrite):
+        for path in ntire_submission.submit(subjects[0], submission, team, name, overwrite):
             _say(f"{path}: written")
     spelled = {"engine": setting.engine, "precision": precision, "device": device, "threads": threads or "all"}
     if preset is not None:
@@ -1022,15 +1019,15 @@ def inspect(
 
     Example: dsclora inspect span-x4
     """
-    from dsclora import zoo
-    from dsclora.networks import adapter, span, span_import
+    from dsclora import networks, zoo
+    from dsclora.networks import adapter
 
     if file in zoo.names():
-        facts = span.describe(zoo.load(file))
+        facts = networks.describe(zoo.load(file))
     elif file in zoo.adapter_names() or adapter.is_adapter(file):
         facts = adapter.describe(zoo.load_adapter(file))
     else:
-        facts = span.describe(span_import.import_file(file))
+        facts = networks.describe(networks.open_file(file))
     if as_json:
         _print_json(facts)
     else:

@@ -104,6 +104,7 @@ def check_batch(batch: Batch) -> None:
 def failed(runtime: str, batch: Batch, error: BaseException) -> EngineError:
     """Return the error to raise for an exception of a runtime: `OutOfMemoryError` or `EngineError`, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Please fix")]  # ONNX Runtime's advice, after the reason
     kind = OutOfMemoryError if _is_out_of_memory(error) else EngineError
     return kind(f"{runtime} failed on {batch.shape}: {lines[-1] if lines else type(error).__name__}")
 

@@ -3,7 +3,9 @@
 `Network` says what is computed; `engines.Engine` says where. A network is never changed, only replaced.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -120,3 +122,34 @@ class Network(Protocol):
     def to_torch(self) -> "nn.Module":
         """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
         ...
+
+
+def open_file(path: str | os.PathLike[str]) -> Network:
+    """Read any file that holds a network: ours, anybody's SPAN (`.pth`, `.safetensors`), or ONNX.
+
+    Raises:
+        ModelError: it holds no network that we know; says what it looks like.
+        MissingExtraError: a `.pth` without torch installed.
+    """
+    from dsclora.networks import onnx_network, span_import
+
+    if Path(path).suffix.lower() == ".onnx":
+        return onnx_network.read(path)
+    return span_import.import_file(path)
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """Return what there is to know of a network, ready for JSON."""
+    from dsclora.networks import span
+
+    if isinstance(network, span.SpanNetwork):
+        return span.describe(network)
+    return {
+        "name": network.name,
+        "architecture": network.architecture,
+        "scale": network.scale,
+        "parameters": network.parameters,
+        "sha256": network.sha256,
+        "license": network.license,
+        "training": dict(network.training),
+    }
