@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsclora.errors import ModelError, UsageError
-from dsclora.networks import Network
+from dsclora.errors import ModelError
+from dsclora.networks import Network, check_size
 from dsclora.networks.onnx_network import infer_shapes, sides
 
 _UNCOUNTED = (
@@ -80,15 +80,3 @@ def count_cost(network: Network, height: int, width: int) -> Cost:
         if node.op_type in ("Conv", "PRelu"):
             weighted.update(name for name in node.input[1:] if name)
     return Cost(sum(map(size, weighted)), macs, activations, convs)
-
-
-def check_size(network: Network, height: int, width: int) -> None:
-    """Check that a network takes pictures of a size as they are.
-
-    Raises:
-        UsageError: a side does not divide by `network.multiple`.
-    """
-    if height % network.multiple or width % network.multiple:
-        raise UsageError(
-            f"{network.name}: its input sides must divide by {network.multiple}; {width}x{height} does not"
-        )

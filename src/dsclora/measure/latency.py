@@ -9,9 +9,8 @@ import numpy as np
 from dsclora.engines import Setting
 from dsclora.engines.choice import choose
 from dsclora.errors import UsageError
-from dsclora.measure.cost import check_size
 from dsclora.measure.process import Runner
-from dsclora.networks import Network
+from dsclora.networks import Network, check_size
 
 WARM_UP = 2  # rounds that are not counted
 

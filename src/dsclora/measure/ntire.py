@@ -12,9 +12,9 @@ import numpy as np
 
 from dsclora.engines import Setting
 from dsclora.errors import ImageError, UsageError
-from dsclora.measure.cost import Cost, check_size, count_cost
+from dsclora.measure.cost import Cost, count_cost
 from dsclora.measure.process import Runner
-from dsclora.networks import Network
+from dsclora.networks import Network, check_size
 from dsclora.pictures import metrics
 from dsclora.pictures.pairs import Pair, read_pair
 

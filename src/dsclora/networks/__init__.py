@@ -6,10 +6,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from dsclora.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -89,11 +91,11 @@ class Network(Protocol):
         name: str | None = None,
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
-    ) -> "Network":
+    ) -> Self:
         """Return the network with other weights under the same names, and what else is given; no torch."""
         ...
 
-    def scaled_for_fp16(self) -> "Network":
+    def scaled_for_fp16(self) -> Self:
         """Return a network of the same function whose weights fit the range of fp16; itself where they do."""
         ...
 
@@ -122,6 +124,18 @@ class Network(Protocol):
     def to_torch(self) -> "nn.Module":
         """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
         ...
+
+
+def check_size(network: Network, height: int, width: int) -> None:
+    """Check that a network takes pictures of a size as they are.
+
+    Raises:
+        UsageError: a side does not divide by `network.multiple`.
+    """
+    if height % network.multiple or width % network.multiple:
+        raise UsageError(
+            f"{network.name}: its input sides must divide by {network.multiple}; {width}x{height} does not"
+        )
 
 
 def open_file(path: str | os.PathLike[str]) -> Network:

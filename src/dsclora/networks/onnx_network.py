@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -83,8 +83,8 @@ class OnnxNetwork:
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the file's content."""
-        return hashlib.sha256(self.content).hexdigest()
+        """The hash of the graph and its weights, however the file stores them."""
+        return hashlib.sha256(self.with_weights(self.weights).content).hexdigest()
 
     def with_weights(
         self,
@@ -93,7 +93,7 @@ class OnnxNetwork:
         name: str | None = None,
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
-    ) -> "OnnxNetwork":
+    ) -> Self:
         """Return the network with other values for its initializers, and what else is given."""
         proto = onnx.load_from_string(self.content)
         for tensor in proto.graph.initializer:
@@ -108,7 +108,7 @@ class OnnxNetwork:
             license=self.license if license is None else license,
         )
 
-    def scaled_for_fp16(self) -> "OnnxNetwork":
+    def scaled_for_fp16(self) -> Self:
         """Return the network as it is."""
         return self
 
