@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from dsclora.engines import DEFAULT_SETTING, Engine, Precision, Setting, cores
+from dsclora.engines.no_telemetry import import_openvino
 from dsclora.errors import EngineError, MissingExtraError
 from dsclora.networks import Network
 
@@ -25,9 +26,7 @@ def native_kernels() -> list[str]:
 @cache
 def bf16_on_cpu() -> bool:
     """Return whether OpenVINO computes in bf16 on this processor (AVX512_BF16 or the like); elsewhere it takes fp32."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @dataclass(frozen=True)

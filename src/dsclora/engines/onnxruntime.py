@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dsclora.engines import TILE, Batch, check_batch, failed
+from dsclora.engines.no_telemetry import import_onnxruntime
 from dsclora.networks import INPUT, Network
 
 
@@ -12,8 +13,7 @@ class OnnxRuntime:
     """`Engine` on ONNX Runtime; fp32 only."""
 
     def __init__(self, network: Network, threads: int | None = None) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         self.scale, self.halo, self.multiple, self.tile = network.scale, network.halo, network.multiple, TILE
         self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, fp32"
         self._network, self._runtime = network, onnxruntime

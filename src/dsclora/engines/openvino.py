@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
+from dsclora.engines.no_telemetry import import_openvino
 from dsclora.networks import Network
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -21,8 +22,7 @@ class OpenVino:
     """
 
     def __init__(self, network: Network, precision: Precision = "fp32", threads: int | None = None) -> None:
-        import openvino
-
+        openvino = import_openvino()
         self.scale, self.halo, self.multiple, self.tile = network.scale, network.halo, network.multiple, TILE
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {precision}"
         self._core = openvino.Core()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsclora.engines.no_telemetry import import_onnxruntime
 from dsclora.exports.base import Converted, Precision, append_suffix, describe_shape
 from dsclora.networks import INPUT, OUTPUT, Network
 from dsclora.networks.adapter import Range
@@ -16,8 +17,7 @@ def convert(
     ranges: Mapping[str, Range] | None,
 ) -> Converted:
     """Write `.onnx`, for ONNX Runtime, DirectML, TensorRT, converters to CoreML, and browsers."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     path = append_suffix(stem, ".onnx")
     int8_ranges = ranges if precision == "int8" else None
     proto = network.to_onnx(half=precision == "fp16", size=size, ranges=int8_ranges)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsclora.engines.no_telemetry import import_openvino
 from dsclora.exports.base import Converted, Precision, append_suffix, describe_shape
 from dsclora.networks import Network
 from dsclora.networks.adapter import Range
@@ -20,8 +21,7 @@ def convert(
     ranges: Mapping[str, Range] | None,
 ) -> Converted:
     """Write `.xml` and `.bin`, with weights in fp16 where the precision says so."""
-    import openvino
-
+    openvino = import_openvino()
     path = append_suffix(stem, ".xml")
     core = openvino.Core()
     proto = network.to_onnx(size=size, ranges=ranges if precision == "int8" else None)
