@@ -49,7 +49,7 @@ def record(arguments: argparse.Namespace) -> int:
     }
     for name in arguments.only or SECTIONS:
         steps[name]()
-    content.write(target)
+        content.write(target)  # what is there so far, should a later section be interrupted
     print(f"{target}: recorded in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
     return 0
 

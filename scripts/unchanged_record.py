@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -36,7 +35,7 @@ _OPAQUE = {".html", ".xml", ".pt", ".pt2", ".jsonl", ".py", ".md", ".txt", ".pth
 # a page and a README are prose; OpenVINO's .xml names its version and the folder it was made in; archives of torch
 # hold times and addresses; log.jsonl is read by itself
 
-LIMIT = 300  # seconds that a call may take
+LIMIT = 900  # seconds that a call may take
 
 
 class Record:
@@ -183,12 +182,9 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder's files that are large and tell nothing, such as checkpoints."""
-    for name in ("checkpoint.pt", "model.pt"):
-        for path in folder.rglob(name):
-            path.unlink()
-    for path in folder.rglob("__pycache__"):
-        shutil.rmtree(path)
+    """Remove the checkpoints of runs: they are large, and the weights of their ends are there."""
+    for path in folder.rglob("checkpoint.pt"):
+        path.unlink()
 
 
 def _picture(path: Path) -> dict[str, Any]:
