@@ -69,9 +69,7 @@ def _leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 def _distance(place: Place, old: Any, new: Any, folders: tuple[Path, Path]) -> str:
     """Say in words how far apart two values are."""
-    if ABSENT in (old, new) if not isinstance(old, list) and not isinstance(new, list) else False:
-        return f"{_short(old)} -> {_short(new)}"
-    if "files" in place:
+    if "files" in place and ABSENT not in (str(old), str(new)):
         paths = _files(place, folders)
         if paths is not None and place[-1] == "sha256":
             return _apart(*paths)
@@ -130,5 +128,5 @@ def _lists_apart(old: list[Any], new: list[Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value) if value is not ABSENT else ABSENT
+    text = value if value == ABSENT else json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
