@@ -20,7 +20,8 @@ SITE = """
 import sys
 
 def refuse(event, arguments):
-    if event.startswith("socket.") or event in {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}:
+    processes = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
+    if event.startswith("socket.") or event in processes:
         sys.stderr.write(f"surprise: {event} {arguments}\\n")
         sys.stderr.flush()
         import os
@@ -68,7 +69,7 @@ def isolated(folder: Path, *arguments: object, refuse: bool = True) -> subproces
     done = subprocess.run(
         [*without_network(), *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
     )
-    left = [str(path) for place in places.values() for path in place.rglob("*")]
+    left = [str(path) for place in places.values() for path in place.rglob("*") if path.is_file()]
     assert not left, f"written unasked: {left}"
     return done
 

@@ -24,14 +24,27 @@ def write_safetensors(
 ) -> None:
     """Write tensors, as float32, and a header: to a temporary file beside the target, then renamed.
 
+    The same content makes the same bytes, in every process.
+
     Raises:
         OutputError: the target exists and `overwrite` is false, or cannot be written.
     """
+    content = _serialise({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, header)
+    with files.replacing(Path(path), overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def _serialise(tensors: dict[str, Float32], header: dict[str, str]) -> bytes:
+    """Return the bytes of a file with the header in its own order, where safetensors shuffles it."""
     from safetensors.numpy import save
 
-    contiguous = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
-    with files.replacing(Path(path), overwrite) as temporary:
-        temporary.write_bytes(save(contiguous, header))
+    content = save(tensors, header)
+    start = 8 + int.from_bytes(content[:8], "little")
+    facts = json.loads(content[8:start])
+    facts["__metadata__"] = header
+    text = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def hash_tensors(tensors: Mapping[str, Float32]) -> str:
@@ -45,7 +58,7 @@ def hash_tensors(tensors: Mapping[str, Float32]) -> str:
 
 
 def refuse_newer_version(path: Path, header: Mapping[str, str], supported: int) -> None:
-    """Refuse a file of a newer format version.
+    """Check that a file is not of a newer format version.
 
     Raises:
         ModelError: it is newer.
@@ -60,7 +73,7 @@ def refuse_newer_version(path: Path, header: Mapping[str, str], supported: int) 
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object from a header.
+    """Parse a JSON object from a header.
 
     Raises:
         ValueError: not JSON (NaN and infinities are not), a number too large for a float, or not an object.
@@ -83,7 +96,7 @@ def _finite(text: str) -> float:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file, or too large to be a model."""
+    """Check that a path is a file, and one not too large to be a model."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -97,7 +110,7 @@ def check_file(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
-    """Tensors, as float32, and header of a safetensors file.
+    """Read tensors, as float32, and header of a safetensors file.
 
     Raises:
         ModelError: unreadable; says what it looks like.
@@ -107,10 +120,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
     check_file(path)
     try:
         with safe_open(path, "np") as file:
-            given = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            if any(np.iscomplexobj(tensor) for tensor in given.values()):
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            if any(np.iscomplexobj(tensor) for tensor in tensors.values()):
                 raise ValueError("complex numbers, which no SPAN has")
-            return {k: np.asarray(tensor, np.float32) for k, tensor in given.items()}, file.metadata() or {}
+            return {k: np.asarray(tensor, np.float32) for k, tensor in tensors.items()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last of unknown dtypes
         start = path.read_bytes()[:2]
         if start == b"PK" or (
