@@ -26,7 +26,7 @@ def test_the_same_content_makes_the_same_bytes_in_every_process(tmp_path: Path) 
     source = tmp_path / "random.safetensors"
     span.write(source, random_model())
     for number in range(3):  # the order of a hash map changes with the process
-        command = [sys.executable, "-c", WRITE, source, tmp_path / str(number)]
+        command = [sys.executable, "-c", WRITE, str(source), str(tmp_path / str(number))]
         subprocess.run(command, check=True, env={"PYTHONPATH": str(ROOT / "src")})
     for kind in ("model", "adapter"):
         assert len({(tmp_path / f"{number}.{kind}").read_bytes() for number in range(3)}) == 1
