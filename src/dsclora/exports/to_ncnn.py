@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from dsclora.errors import EngineError
-from dsclora.exports.base import Converted, Float32, Layout, Precision, append_suffix
+from dsclora.exports.base import Converted, Layout, Precision, append_suffix
 from dsclora.networks import span_graph
 from dsclora.networks.span import SpanNetwork
+from dsclora.pictures.arrays import Float32
 
 
 def convert(model: SpanNetwork, stem: Path, precision: Precision, layout: Layout) -> Converted:

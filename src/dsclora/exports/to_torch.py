@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dsclora.exports.base import Converted, Float32, Target, append_suffix, describe_shape
+from dsclora.exports.base import Converted, Target, append_suffix, describe_shape
 from dsclora.networks.span import SpanNetwork
+from dsclora.pictures.arrays import Float32
 
 
 def convert(model: SpanNetwork, stem: Path, target: Target, size: tuple[int, int] | None) -> Converted:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from dsclora import zoo
 from dsclora.errors import ModelError
 from dsclora.networks import span_graph, span_import
 from dsclora.networks.span import SpanNetwork
-
-Float32 = npt.NDArray[np.float32]
 
 _UNCOUNTED = (
     *("ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv", "GridSample"),

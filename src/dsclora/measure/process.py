@@ -14,8 +14,9 @@ import numpy as np
 from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import DscloraError, EngineError, MissingExtraError
-from dsclora.measure.cost import Float32, Subject
+from dsclora.measure.cost import Subject
 from dsclora.networks.span import SpanNetwork
+from dsclora.pictures.arrays import Float32
 
 PAUSE = 0.05  # s, before a network's turn: threads of the one before may still spin
 
