@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The losses that training minimises."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from dsclora.pictures.metrics import PSNR_CAP
 
 
 def distance(kind: Literal["l1", "mse", "psnr"], a: Tensor, b: Tensor) -> Tensor:
-    """How far apart two tensors of equal shape (N, ...) are; a scalar.
+    """Return the distance of two tensors of equal shape (N, ...), a scalar.
 
     "l1" is the mean absolute, "mse" the mean squared difference. "psnr" is the mean over the N of log10 of each one's
     mean squared difference, for values in 0..1: their mean PSNR in dB over -10. There an easy picture counts as much
@@ -26,7 +26,7 @@ def distance(kind: Literal["l1", "mse", "psnr"], a: Tensor, b: Tensor) -> Tensor
 
 
 def spatial_affinity(student: Tensor, teacher: Tensor, rows: Tensor | None = None, chunk: int = 128) -> Tensor:
-    """Spatial feature affinity of one tap: mean |A_S - A_T|, a scalar (L_AD is its sum over taps).
+    """Return the spatial feature affinity of one tap: mean |A_S - A_T|, a scalar (L_AD is its sum over taps).
 
     A = F^T F with F the features at the H * W positions, each of length 1 over the channels: the cosines between all
     pairs of positions, (N, HW, HW). It does not depend on the number of channels. From FAKD (He et al., ICIP 2020).
@@ -51,7 +51,7 @@ def spatial_affinity(student: Tensor, teacher: Tensor, rows: Tensor | None = Non
 
 
 def _unit(features: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, HW), every position of length 1; half precision becomes float32."""
+    """Flatten (N, C, H, W) to (N, C, HW), every position of length 1; half precision becomes float32."""
     flat = features.flatten(2)
     return functional.normalize(flat if flat.dtype == torch.float64 else flat.float(), dim=1)
 
