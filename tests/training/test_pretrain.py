@@ -278,3 +278,70 @@ def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path], recipe: 
     text = recipe.replace("learning_rate = 2e-3", "learning_rate = 1e6").replace("warmup = 4", "")
     with pytest.raises(TrainingError, match="diverged before iteration"):
         train(load(tmp_path, text), folders, tmp_path / "out")
+
+
+CHAIN = (
+    PRETRAIN
+    + """
+[[stage]]
+seed = 7
+sizes = [1.0, 0.6]
+optimiser = "soap"
+form = "plain"
+teacher_ensemble = true
+validate_every = 6
+precision = "fp32"
+iterations = 14
+batch = 2
+patch = 16
+learning_rate = 3e-3
+teacher_weight = 0.5
+
+[[stage]]
+precision = "fp32"
+iterations = 4
+batch = 2
+patch = 24
+learning_rate = 1e-3
+loss = "mse"
+"""
+)
+"""Two parts: the second on other pictures, by another optimiser, in another form, taught."""
+
+
+def test_a_chain_in_one_file_equals_its_parts(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    """Each part begins with the best weights of the one before, as with --start; bit for bit."""
+    teacher, reported = random_model(2, 8, seed=1), list[Progress]()
+    recipe = load(tmp_path, CHAIN)
+    whole = train(recipe, folders, tmp_path / "whole", teacher, report=reported.append)
+    first, second = recipe.parts()
+    assert (first.optimiser, second.optimiser) == ("adam", "soap")
+    assert (first.network.form, second.network.form) == ("training", "plain")
+    half = train(first, folders, tmp_path / "first", teacher)
+    end = train(second, folders, tmp_path / "second", teacher, start=span.read(half.path))
+    assert whole.model.sha256 == end.model.sha256
+    assert whole.psnr == end.psnr
+    assert whole.model.training["recipe"]["stage"][2]["optimiser"] == "soap"
+    steps = [p.step for p in reported]
+    assert steps == sorted(steps), "counted over all parts"
+    assert {p.steps for p in reported} == {42}
+    assert steps[-1] == 42
+
+
+@pytest.mark.parametrize("stop", [20, 24, 30, 36])
+def test_a_chain_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path], stop: int) -> None:
+    """Interrupted in the first part, at its end, before the second part's first checkpoint, and after it."""
+    text = CHAIN.replace("teacher_weight = 0.5", "").replace("teacher_ensemble = true", "")
+    recipe = load(tmp_path, text)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step >= stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folders, tmp_path / "broken", report=interrupt)
+    broken = train(recipe, folders, tmp_path / "broken", resume=True)
+    whole = train(recipe, folders, tmp_path / "whole")
+    assert broken.model.sha256 == whole.model.sha256
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(load(tmp_path, text.replace("seed = 7", "seed = 8")), folders, tmp_path / "broken", resume=True)

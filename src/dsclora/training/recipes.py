@@ -367,7 +367,7 @@ def _find(name: str | os.PathLike[str], folder: Path) -> Path:
     path, bundled = Path(name), sorted(file.stem for file in folder.glob("*.toml"))
     if str(name) in bundled:
         return folder / f"{name}.toml"
-    if path.suffix or os.path.exists(path):  # noqa: PTH110 (never raises)
+    if path.suffix or os.path.isfile(path):  # noqa: PTH113 (never raises)
         return path
     raise RecipeError(
         f"no bundled recipe is called {str(name)!r}, and no such file exists; bundled: {', '.join(bundled)}"
