@@ -1,6 +1,6 @@
 """How fast training is: patches a second, the share of time that goes into data, and the ratio to a plain loop.
 
-    python benchmarks/training.py PHOTOGRAPHS [--recipe recipes/span-x4.toml] [--teacher MODEL] [--device cpu] [--json]
+    python benchmarks/training.py PHOTOGRAPHS [--recipe span-x4] [--teacher MODEL] [--device cpu] [--json]
 
 Rows, in turns in one process, the first stage of the recipe in all of them:
 - `plain`: what is usually written: a `DataLoader` of PNG files, decoded for every patch by workers beside the loop; the
@@ -192,7 +192,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent.parent / "recipes" / "span-x4.toml")
+    parser.add_argument("--recipe", default="span-x4")
     parser.add_argument("--teacher", help="bundled model or model file; without one no row distils")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

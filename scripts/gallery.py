@@ -54,8 +54,7 @@ def main() -> None:
             continue  # for int8: it is to change nothing
         base = zoo.load(str(added.training["base"]))
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
-        recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
-        chain = fixed(load_adapt(recipe).degrade)
+        chain = fixed(load_adapt(name.removeprefix(f"{base.name}-")).at_scale(base.scale).degrade)
         if chain:
             said = ", ".join(SAID[step.kind].format(step.strength[0]) for step in chain if step.kind in SAID)
             rows = []

@@ -398,7 +398,7 @@ def pretrain(
 ) -> None:
     """Train a base model, from scratch or from another model's weights.
 
-    Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
+    Example: dsclora pretrain span-x4 --train photos/ --valid held-out/
 
     On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora pretrain ...
     """
