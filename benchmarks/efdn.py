@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from dsclora.networks.span_graph import INPUT, OPSET, OUTPUT, Builder
+from dsclora.networks import INPUT, OUTPUT
+from dsclora.networks.span_graph import OPSET, Builder
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 SCALE = 4

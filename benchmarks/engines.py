@@ -145,7 +145,7 @@ def work(arguments: argparse.Namespace) -> None:
     if arguments.core >= 0:
         os.sched_setaffinity(0, range(arguments.core, arguments.core + arguments.threads))
     from dsclora import zoo
-    from dsclora.engines import Precision
+    from dsclora.engines import Precision, Setting
     from dsclora.engines.choice import open_engine
     from dsclora.pictures.metrics import psnr
 
@@ -156,7 +156,7 @@ def work(arguments: argparse.Namespace) -> None:
     if name in RIVALS:
         engine = Rival(name, model, arguments.threads)
     else:
-        engine = open_engine(model, name, precision, threads=arguments.threads)
+        engine = open_engine(model, Setting(name, precision, threads=arguments.threads))
     if precision_name == "nchw":  # as most people run it: planes in memory, not pixels
         import torch
 
@@ -169,7 +169,7 @@ def work(arguments: argparse.Namespace) -> None:
             answer = "null"
         elif line.strip() == "psnr":
             floats = (batch / 255).astype(np.float32)
-            wanted = open_engine(model, "torch", threads=arguments.threads)(floats).astype(np.float64)
+            wanted = open_engine(model, Setting("torch", threads=arguments.threads))(floats).astype(np.float64)
             decibels = psnr(255.0 * engine(floats), 255 * wanted)
             answer = json.dumps(round(decibels, 2) if np.isfinite(decibels) else None)
         else:

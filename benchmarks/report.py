@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from dsclora.engines.choice import open_engine
 from dsclora.errors import ImageError
 from dsclora.inference import strips
 from dsclora.measure import doctor, evaluate, latency
-from dsclora.measure.cost import Subject
 from dsclora.networks import span_import
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures import metrics
@@ -207,8 +207,8 @@ def quality(bench: Path, official: Path, rounds: int) -> list[dict[str, Any]]:
     for scale in sorted({model.scale for model, _ in models.values()}, reverse=True):
         rows.append(bicubic(bench, scale))
         of_scale = {name: pair for name, pair in models.items() if pair[0].scale == scale}
-        subjects = [Subject(name, model, scale) for name, (model, _) in of_scale.items()]
-        latencies = latency.measure(subjects, [size], Setting("native", threads=1), rounds)
+        networks = [replace(model, name=name) for name, (model, _) in of_scale.items()]
+        latencies = latency.measure(networks, [size], Setting("native", threads=1), rounds)
         for name, (model, ours) in sorted(of_scale.items(), key=lambda item: item[1][0].parameters):
             row = {"name": name.removesuffix(f" x{scale}"), "ours": ours, "scale": scale}
             row |= {"parameters": model.parameters, "ms": latencies[name, size].milliseconds}

@@ -15,13 +15,14 @@ import torch
 
 from dsclora import zoo
 from dsclora.engines import Setting
-from dsclora.measure import evaluate, process
-from dsclora.measure.cost import Subject
-from dsclora.networks import adapter, span_graph, span_torch
+from dsclora.engines.choice import open_engine
+from dsclora.measure import evaluate
+from dsclora.measure.evaluate import Uint8
+from dsclora.networks import adapter, span_torch
 from dsclora.networks.adapter import Range
+from dsclora.networks.onnx_network import OnnxNetwork
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures import metrics
-from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.pairs import find_pairs
 from dsclora.training import fake_quant, quantize
 from dsclora.training.patches import PairStore, open_store
@@ -58,9 +59,9 @@ def main() -> None:
         variants["update and ranges trained"] = (merged, dict(added.ranges))
         variants["the same weights in fp32"] = (merged, None)
     for name, (model, ranges) in variants.items():
-        proto = span_graph.build(model, ranges=ranges).SerializeToString()
+        proto = model.to_onnx(ranges=ranges).SerializeToString()
         setting = Setting(arguments.engine, threads=arguments.threads)
-        network = process.opened(Subject(name, proto, base.scale), setting)
+        network = open_engine(OnnxNetwork(proto, base.scale, name=name), setting)
 
         def run(lr: Uint8, network=network) -> Uint8:  # type: ignore[no-untyped-def]
             made = network(np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32))

@@ -62,6 +62,7 @@ class Nearest:
 
     name = "nearest"
     halo = 0
+    multiple = 1
     tile = 512
 
     def __init__(self, scale: int = 2) -> None:
@@ -79,6 +80,7 @@ class Wide:
     name = "wide"
     scale = 2
     halo = span.HALO
+    multiple = 1
     tile = 512
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dsclora.errors import ModelError
-from dsclora.networks import Float32
-from dsclora.networks.span_graph import INPUT, OPSET, OUTPUT, Builder
+from dsclora.networks import INPUT, OUTPUT, Float32
+from dsclora.networks.span_graph import OPSET, Builder
 from dsclora.networks.tensor_file import hash_tensors
 
 MULTIPLE = 4
@@ -74,7 +74,7 @@ class TinyNetwork:
         name: str | None = None,
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
-    ) -> "TinyNetwork":
+    ) -> Self:
         return replace(
             self,
             weights=weights,
@@ -83,7 +83,7 @@ class TinyNetwork:
             license=self.license if license is None else license,
         )
 
-    def scaled_for_fp16(self) -> "TinyNetwork":
+    def scaled_for_fp16(self) -> Self:
         return self
 
     def to_onnx(

@@ -7,12 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dsclora.engines import Engine, choice
+from dsclora.engines import Engine, Setting, choice
 from dsclora.engines.choice import RUNTIMES, Runtime, bf16_on_cpu, choose, open_engine, open_engines
 from dsclora.errors import EngineError, MissingExtraError, OutOfMemoryError
-from dsclora.networks import span, span_torch
+from dsclora.networks import Network, span, span_torch
 from dsclora.networks.span import SpanNetwork
 from helpers import CPU_FLAGS, photo, random_model
+from helpers_networks import tiny_network
 
 NAMES = [
     pytest.param(r.name, marks=pytest.mark.skipif(not r.usable, reason=f"{r.name} is not here: {r.install}"))
@@ -20,9 +21,9 @@ NAMES = [
 ]
 
 
-def reference(model: SpanNetwork, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def reference(model: Network, batch: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The network's output in 0..1, float64, clipped."""
-    net = span_torch.from_network(model).double()
+    net = model.to_torch().double()
     x = torch.from_numpy(batch.astype(np.float64) / (255 if batch.dtype == np.uint8 else 1))
     with torch.inference_mode():
         return net(x).clamp(0, 1).numpy()  # type: ignore[no-any-return]
@@ -30,7 +31,7 @@ def reference(model: SpanNetwork, batch: npt.NDArray[Any]) -> npt.NDArray[np.flo
 
 @pytest.fixture(scope="module", params=NAMES)
 def engine(request: pytest.FixtureRequest, model: SpanNetwork) -> Engine:
-    return open_engine(model, request.param, threads=1)
+    return open_engine(model, Setting(request.param, threads=1))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 7, 2), (2, 16, 24), (3, 33, 17)])
@@ -89,8 +90,35 @@ def test_scale_and_width(name: str) -> None:
     for scale, channels in ((1, 8), (3, 26), (4, 5)):
         model = random_model(scale, channels, seed=scale)
         batch = photo(12, 10).transpose(2, 0, 1)[None]
-        made = open_engine(model, name)(batch)
+        made = open_engine(model, Setting(name))(batch)
         assert np.abs(made - reference(model, batch) * 255).max() < 0.5 + 1e-2
+
+
+@pytest.mark.parametrize("global_mean", [False, True])
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.values != ("native",)])
+def test_other_networks(name: str, scale: int, global_mean: bool) -> None:
+    network = tiny_network(scale, global_mean=global_mean)
+    engine = open_engine(network, Setting(name))
+    assert (engine.scale, engine.halo, engine.multiple) == (scale, None if global_mean else 2, 4)
+    batch = np.stack([photo(16, 20, seed=n).transpose(2, 0, 1) for n in range(2)])
+    expected = reference(network, batch)
+    for dtype, factor in ((np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)):
+        large = engine((batch.astype(np.float64) * factor).astype(dtype))
+        assert large.dtype == dtype
+        peak = 255 * factor
+        rounding = 0.0 if dtype == np.float32 else 0.5 / peak
+        assert np.abs(large / peak - expected).max() < rounding + 2e-5
+
+
+def test_a_network_that_only_other_runtimes_run() -> None:
+    network = tiny_network(3)
+    assert choose(Setting(), network).name == "openvino"
+    assert choose(Setting(), random_model(), network).name == "openvino"
+    with pytest.raises(
+        EngineError, match="engine native does not run tiny, which is of the kind 'tiny'; leave out --e"
+    ):
+        choose(Setting("native"), network)
 
 
 def test_receptive_radius_is_the_halo(model: SpanNetwork) -> None:
@@ -105,11 +133,11 @@ def test_receptive_radius_is_the_halo(model: SpanNetwork) -> None:
 def test_bf16_is_near(model: SpanNetwork) -> None:
     batch = photo(24, 24).transpose(2, 0, 1)[None]
     for name in ("openvino", "torch") if bf16_on_cpu() else ("torch",):
-        made = open_engine(model, name, "bf16")(batch)
+        made = open_engine(model, Setting(name, "bf16"))(batch)
         assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
     for name in ("native", "onnxruntime"):
         with pytest.raises(EngineError, match="no bf16"):
-            open_engine(model, name, "bf16")
+            open_engine(model, Setting(name, "bf16"))
 
 
 @pytest.mark.skipif(not CPU_FLAGS, reason="the system does not tell what the processor has")
@@ -123,51 +151,51 @@ def test_bf16_is_what_the_processor_says() -> None:
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose().name == ("native" if RUNTIMES[0].usable else "openvino")
     monkeypatch.setattr(choice, "bf16_on_cpu", lambda: True)
-    assert choose(precision="bf16").name == "openvino"
+    assert choose(Setting(precision="bf16")).name == "openvino"
     monkeypatch.setattr(choice, "bf16_on_cpu", lambda: False)
     for name in ("auto", "openvino"):
         with pytest.raises(EngineError, match="does not compute in bf16 on this processor"):
-            choose(name, precision="bf16")
-    assert choose("torch", precision="bf16").name == "torch"
-    assert choose(device="cuda").name == "torch"
-    assert choose(scale=8).name == "openvino"
+            choose(Setting(name, "bf16"))
+    assert choose(Setting("torch", "bf16")).name == "torch"
+    assert choose(Setting(device="cuda")).name == "torch"
+    assert choose(Setting(), random_model(8)).name == "openvino"
     with pytest.raises(EngineError, match="engine native enlarges 4 times at most, this network 8 times"):
-        choose("native", scale=8)
+        choose(Setting("native"), random_model(8))
     with pytest.raises(EngineError, match="unknown engine"):
-        choose("tensorrt")
+        choose(Setting("tensorrt"))
     with pytest.raises(EngineError, match="unknown device"):
-        choose(device="tpu")
+        choose(Setting(device="tpu"))
     with pytest.raises(EngineError, match="does not run on cuda"):
-        choose("openvino", "cuda")
+        choose(Setting("openvino", device="cuda"))
     monkeypatch.setattr(Runtime, "usable", property(lambda runtime: runtime.name != "native"))
     assert choose().name == "openvino"
     monkeypatch.setattr(Runtime, "installed", property(lambda runtime: True))
     with pytest.raises(EngineError, match="cannot run on this processor"):
-        choose("native")
+        choose(Setting("native"))
 
 
 def test_threads_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch, model: SpanNetwork) -> None:
     monkeypatch.setattr(choice, "choose", lambda *_: RUNTIMES[0])
-    monkeypatch.setattr(choice, "open_engine", lambda *given: given[-1])
+    monkeypatch.setattr(choice, "open_engine", lambda _, setting: setting.threads)
     shared_out: Any = open_engines
-    assert shared_out(model, 9, threads=7) == [2, 2, 2, 1]
-    assert shared_out(model, 9, threads=2) == [1, 1]
-    assert shared_out(model, 1, threads=7) == [7]
+    assert shared_out(model, 9, Setting(threads=7)) == [2, 2, 2, 1]
+    assert shared_out(model, 9, Setting(threads=2)) == [1, 1]
+    assert shared_out(model, 1, Setting(threads=7)) == [7]
 
 
 def test_a_missing_runtime_is_one_line_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'dsclora\[ort\]'"):
-        choose("onnxruntime")
+        choose(Setting("onnxruntime"))
     with pytest.raises(MissingExtraError, match="pip install dsclora"):
         choose()
     with pytest.raises(MissingExtraError, match=r"pip install \./native"):
-        choose("native")
+        choose(Setting("native"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_out_of_memory_has_its_own_error(name: str) -> None:
-    engine = open_engine(random_model(2, 64), name)
+    engine = open_engine(random_model(2, 64), Setting(name))
     huge = np.broadcast_to(np.uint8(0), (1, 3, 3_000_000, 3_000_000))
     with pytest.raises((OutOfMemoryError, MemoryError)):
         engine(huge)

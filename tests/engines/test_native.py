@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsclora import zoo
+from dsclora.engines import Setting
 from dsclora.engines.choice import RUNTIMES, open_engine
 from dsclora.pictures.pairs import find_pairs, read_pair
 from helpers import ROOT, photo, random_model
@@ -26,7 +27,7 @@ import dsclora_native
 from dsclora.engines.native import Native, _folded
 
 KERNELS = dsclora_native.kernels()
-reference = open_engine(zoo.load("span-x4"), "torch", threads=1)
+reference = open_engine(zoo.load("span-x4"), Setting("torch", threads=1))
 
 
 @given(
@@ -44,7 +45,7 @@ def test_any_width_scale_and_size(
     model = random_model(scale, channels, seed=channels)
     batch = np.random.default_rng(height).random((1, 3, height, width), np.float32)
     made = Native(model, threads, kernel)(batch)
-    assert np.abs(made - open_engine(model, "torch", threads=1)(batch)).max() < 3e-5
+    assert np.abs(made - open_engine(model, Setting("torch", threads=1))(batch)).max() < 3e-5
 
 
 # what streams through several bands, panels (128 rows) and strips (91 tiles of 4 pixels, from 641 pixels on), by one to
@@ -58,7 +59,7 @@ def test_any_width_scale_and_size(
 def test_parts_fit_together(kernel: str, threads: int, height: int, width: int) -> None:
     model = random_model(2, 4)
     pixels = photo(height, width, dtype=np.uint16).transpose(2, 0, 1)[None]
-    wanted = open_engine(model, "torch", threads=1)(pixels)
+    wanted = open_engine(model, Setting("torch", threads=1))(pixels)
     engine = Native(model, threads, kernel)
     for _ in range(2):  # the second run finds the first one's rows
         assert np.abs(engine(pixels).astype(int) - wanted).max() <= 2

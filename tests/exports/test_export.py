@@ -12,11 +12,13 @@ import pytest
 
 import rivals
 from dsclora import zoo
+from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
-from dsclora.errors import EngineError, MissingExtraError, OutputError, UsageError
+from dsclora.errors import EngineError, MissingExtraError, ModelError, OutputError, UsageError
 from dsclora.exports import base, export, to_onnx, to_spandrel, verify
 from dsclora.networks import span, span_graph, span_import, tensor_file
 from helpers import dsclora_, parsed, random_model
+from helpers_networks import TinyNetwork, tiny_network
 
 CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("onnx", {}, ["span-x4.onnx"]),
@@ -107,15 +109,50 @@ def test_the_training_form_collapses_to_what_it_was(scale: int, tmp_path: Path) 
 def test_another_picture_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model, build = zoo.load("span-x4"), span_graph.build
 
-    def wrong(model: span.SpanNetwork, **options: Any) -> onnx.ModelProto:
+    def wrong(model: span.SpanNetwork, *arguments: Any, **options: Any) -> onnx.ModelProto:
         moved = model.weights["upsampler.0.bias"] + np.float32(0.01)
-        return build(replace(model, weights={**model.weights, "upsampler.0.bias": moved}), **options)
+        return build(replace(model, weights={**model.weights, "upsampler.0.bias": moved}), *arguments, **options)
 
     monkeypatch.setattr(span_graph, "build", wrong)
-    monkeypatch.setattr(verify, "open_engine", lambda model: open_engine(model, "torch"))  # which has no graph
+    monkeypatch.setattr(verify, "open_engine", lambda model: open_engine(model, Setting("torch")))  # which has no graph
     with pytest.raises(EngineError, match=r"differs by [\d.]+ levels .* not kept"):
         export.export(model, "onnx", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+OTHER_CASES: list[tuple[base.Target, dict[str, Any]]] = [
+    ("onnx", {}),
+    ("onnx", {"size": (24, 40)}),
+    ("openvino", {}),
+    ("openvino", {"precision": "fp16"}),
+    ("torchscript", {}),
+    ("pt2", {"size": (24, 40)}),
+    ("pt2", {}),
+]
+
+
+@pytest.mark.parametrize(("target", "options"), OTHER_CASES)
+@pytest.mark.parametrize("network", [tiny_network(1), tiny_network(3), tiny_network(3, global_mean=True)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
+def test_other_networks(network: TinyNetwork, target: base.Target, options: dict[str, Any], tmp_path: Path) -> None:
+    report = export.export(network, target, tmp_path, **options)
+    assert len(report.compared) >= 6
+    assert all(row.psnr > (110 if report.precision == "fp32" else 55) for row in report.compared)
+
+
+def test_what_is_for_span_alone(tmp_path: Path) -> None:
+    network = tiny_network(3)
+    with pytest.raises(UsageError, match="--to spandrel takes a SPAN; tiny is of the kind 'tiny'"):
+        export.export(network, "spandrel", tmp_path)
+    with pytest.raises(UsageError, match="int8 is for SPAN; tiny is of the kind 'tiny'"):
+        export.export(network, "onnx", tmp_path, precision="int8")
+    with pytest.raises(UsageError, match="tiny: its input sides must divide by 4; 42x24 does not"):
+        export.export(network, "onnx", tmp_path, size=(24, 42))
+    with pytest.raises(ModelError, match="tiny: has no fp16 form"):
+        export.export(network, "onnx", tmp_path, precision="fp16")
+    with pytest.raises(EngineError, match="ncnn does not load what pnnx made"):  # ncnn has no SpaceToDepth
+        export.export(network, "ncnn", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Exact:
 
     name = "float64"
     halo = HALO
+    multiple = 1
     tile = 512
 
     def __init__(self, model: SpanNetwork) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import ImageError
 from dsclora.measure import evaluate
@@ -28,7 +29,7 @@ OFFICIAL = {
 
 def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     model = span_import.import_file(shared / "weights" / name)
-    engine = open_engine(model, "onnxruntime")
+    engine = open_engine(model, Setting("onnxruntime"))
     pairs = find_pairs(shared / "data" / "bench" / bench, model.scale)
     protocol = metrics.protocol("classic-y", model.scale)
     return evaluate.mean(evaluate.scores(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))

@@ -4,6 +4,7 @@ import errno
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,23 @@ from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import EngineError, ModelError, OutputError, UsageError
 from dsclora.measure import cost, latency, ntire, ntire_submission
-from dsclora.measure.cost import Cost, Subject, count_cost, load_subject
-from dsclora.networks import span_graph
+from dsclora.measure.cost import Cost, count_cost
+from dsclora.networks import Network, open_file, span_graph
 from dsclora.networks.adapter import Range
+from dsclora.networks.onnx_network import OnnxNetwork
+from dsclora.networks.span import SpanNetwork
 from helpers import ROOT, dsclora_, parsed, photo, random_model, save
 
 
-def subject(name: str = "random", scale: int = 2, channels: int = 6) -> Subject:
-    return Subject(name, random_model(scale, channels), scale)
+def span_network(name: str = "random", scale: int = 2, channels: int = 6) -> SpanNetwork:
+    return replace(random_model(scale, channels), name=name)
 
 
-def network(kind: str, *inputs: str, output: str = "output", **attributes: Any) -> bytes:
+def onnx_network(name: str, content: bytes, scale: int) -> OnnxNetwork:
+    return OnnxNetwork(content, scale, name=name)
+
+
+def one_node(kind: str, *inputs: str, output: str = "output", **attributes: Any) -> bytes:
     """One node on a picture of any size; `w` are the weights of a 3 x 3 conv, `scales` enlarge four times."""
     weights = [
         numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w"),
@@ -50,7 +57,7 @@ def as_onnx(path: Path, scale: int = 4) -> Path:
     [(4, 26, 130_828, 8.535), (2, 26, 122_368, 7.983), (4, 28, 150_688, 9.834), (4, 48, 426_288, 27.87)],
 )
 def test_counts_are_the_published_ones(scale: int, channels: int, parameters: int, giga: float) -> None:
-    cost = count_cost(subject("s", scale, channels), 256, 256)
+    cost = count_cost(span_network("s", scale, channels), 256, 256)
     assert cost.parameters == parameters
     assert cost.macs / 1e9 == pytest.approx(giga, abs=5e-3)
     assert cost.convs == 22
@@ -63,15 +70,15 @@ def test_counts_of_the_2025_baseline(shared: Path, tmp_path: Path) -> None:
     path = tmp_path / "efdn.onnx"
     script = ROOT / "benchmarks" / "efdn.py"
     subprocess.run([sys.executable, script, shared / "weights" / "efdn_ntire2023.pth", path], check=True)
-    efdn = load_subject(str(path))
+    efdn = open_file(path)
     assert efdn.scale == 4
     assert count_cost(efdn, 256, 256) == Cost(276_192, 16_703_470_848, 111_116_736, 65)
 
 
 def test_an_onnx_file_counts_as_the_model_it_is_of(tmp_path: Path) -> None:
-    foreign = load_subject(str(as_onnx(tmp_path / "x.onnx")))
+    foreign = open_file(as_onnx(tmp_path / "x.onnx"))
     assert foreign.scale == 4
-    assert count_cost(foreign, 30, 40) == count_cost(subject(scale=4), 30, 40)
+    assert count_cost(foreign, 30, 40) == count_cost(span_network(scale=4), 30, 40)
 
 
 def test_what_is_not_counted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,33 +86,33 @@ def test_what_is_not_counted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names = [f"block_{b}.c1_r.eval_conv" for b in (1, 2)]
     ranges = {name: Range(-1.0, 1.0, np.ones(6, np.float32)) for name in names}
     (tmp_path / "int8.onnx").write_bytes(span_graph.build(model, ranges=ranges).SerializeToString())
-    int8 = load_subject(str(tmp_path / "int8.onnx"))
-    counted, plain = count_cost(int8, 24, 16), count_cost(subject(scale=4), 24, 16)
+    int8 = open_file(tmp_path / "int8.onnx")
+    counted, plain = count_cost(int8, 24, 16), count_cost(span_network(scale=4), 24, 16)
     assert counted == plain
     with pytest.raises(ModelError, match="odd: has a MatMul, whose"):
-        count_cost(Subject("odd", network("MatMul", "input", "input"), 4), 16, 16)
-    with pytest.raises(ModelError, match="odd: its shapes cannot be told"):
-        count_cost(Subject("odd", network("MatMul", "input", "input"), 4), 24, 16)
-    monkeypatch.setattr(cost, "_inferred", lambda *_: [])
-    loop = network("Loop", "input", body=helper.make_graph([], "inner", [], []))
+        count_cost(onnx_network("odd", one_node("MatMul", "input", "input"), 4), 16, 16)
+    with pytest.raises(ModelError, match="odd: its shapes cannot be inferred"):
+        count_cost(onnx_network("odd", one_node("MatMul", "input", "input"), 4), 24, 16)
+    monkeypatch.setattr(cost, "infer_shapes", lambda *_: [])
+    loop = one_node("Loop", "input", body=helper.make_graph([], "inner", [], []))
     with pytest.raises(ModelError, match="odd: has a Loop, whose"):
-        count_cost(Subject("odd", loop, 4), 16, 16)
+        count_cost(onnx_network("odd", loop, 4), 16, 16)
 
 
 def test_fvcores_rules_beyond_convs() -> None:
     """`fvcore.nn.flop_count`: `adaptive_avg_pool2d` its input, `upsample_bilinear2d` 4, `_nearest2d` 1 per output."""
-    pooled = count_cost(Subject("p", network("GlobalAveragePool", "input"), 1), 16, 24)
+    pooled = count_cost(onnx_network("p", one_node("GlobalAveragePool", "input"), 1), 16, 24)
     assert pooled == Cost(0, 3 * 16 * 24, 0, 0)
     for mode, macs in (("linear", 4), ("nearest", 1), ("cubic", 0)):
-        resize = network("Resize", "input", "", "scales", mode=mode)
-        assert count_cost(Subject("r", resize, 4), 16, 24).macs == macs * 3 * 64 * 96
+        resize = one_node("Resize", "input", "", "scales", mode=mode)
+        assert count_cost(onnx_network("r", resize, 4), 16, 24).macs == macs * 3 * 64 * 96
 
 
 def test_shared_weights_are_counted_once_and_stored_shapes_are_of_one_size(tmp_path: Path) -> None:
-    proto = onnx.load_from_string(network("Conv", "input", "w", output="once", pads=[1, 1, 1, 1]))
+    proto = onnx.load_from_string(one_node("Conv", "input", "w", output="once", pads=[1, 1, 1, 1]))
     proto.graph.node.append(helper.make_node("Conv", ["once", "w"], ["output"], pads=[1, 1, 1, 1]))
     proto.graph.value_info.append(helper.make_tensor_value_info("once", TensorProto.FLOAT, (1, 3, 100, 100)))
-    cost = count_cost(Subject("twice", proto.SerializeToString(), 1), 16, 24)
+    cost = count_cost(onnx_network("twice", proto.SerializeToString(), 1), 16, 24)
     assert cost == Cost(81, 2 * 81 * 16 * 24, 2 * 3 * 16 * 24, 2)
 
 
@@ -113,21 +120,21 @@ def test_an_engine_that_does_not_open_says_why(tmp_path: Path) -> None:
     broken = span_graph.build(random_model(4), size=(24, 16)).SerializeToString()
     setting = Setting("onnxruntime", threads=1)
     with pytest.raises(EngineError, match=r"^fixed: .*(INVALID_ARGUMENT|invalid dimensions|Got)"):
-        latency.measure([Subject("fixed", broken, 4)], [(32, 32)], setting, runs=1)
+        latency.measure([onnx_network("fixed", broken, 4)], [(32, 32)], setting, runs=1)
 
 
 def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
-    subjects = [subject("ours", 4), load_subject(str(as_onnx(tmp_path / "theirs.onnx")))]
+    networks: list[Network] = [span_network("ours", 4), open_file(as_onnx(tmp_path / "theirs.onnx"))]
     for engine in ("openvino", "onnxruntime"):
-        setting = latency.resolve_runtime(Setting(engine, threads=1), subjects)
-        made = latency.measure(subjects, [(24, 32), (9, 7)], setting, runs=2)
+        setting = latency.resolve_runtime(Setting(engine, threads=1), networks)
+        made = latency.measure(networks, [(24, 32), (9, 7)], setting, runs=2)
         assert made.keys() == {(name, size) for name in ("ours", "theirs") for size in ((24, 32), (9, 7))}
         assert all(0 < row.low <= row.milliseconds <= row.high for row in made.values())
-    assert latency.resolve_runtime(Setting(), subjects).engine == "openvino"
+    assert latency.resolve_runtime(Setting(), networks).engine == "openvino"
     with pytest.raises(UsageError, match="ONNX file"):
-        latency.resolve_runtime(Setting("torch"), subjects)
+        latency.resolve_runtime(Setting("torch"), networks)
     with pytest.raises(UsageError, match="on the CPU only"):
-        latency.resolve_runtime(Setting(device="cuda"), subjects)
+        latency.resolve_runtime(Setting(device="cuda"), networks)
 
 
 def test_the_score_by_hand() -> None:
@@ -196,7 +203,7 @@ def test_command_line(model_file: Path, tmp_path: Path) -> None:
 def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"no network")
     with pytest.raises(ModelError, match="not an ONNX network"):
-        load_subject(str(tmp_path / "no.onnx"))
+        open_file(tmp_path / "no.onnx")
     flat = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],
         "flat",
@@ -204,16 +211,16 @@ def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, "h", "w"])],
     )
     onnx.save(helper.make_model(flat), tmp_path / "flat.onnx")
-    assert load_subject(str(tmp_path / "flat.onnx")).scale == 1
+    assert open_file(tmp_path / "flat.onnx").scale == 1
     with pytest.raises(UsageError, match="enlarges 2 times"):
-        ntire.compete(ntire.PRESETS["ntire2025"], subject(), [], [], Setting())
-    odd = Subject("resize", network("Resize", "input", "", "scales", mode="nearest"), 4)
+        ntire.compete(ntire.PRESETS["ntire2025"], span_network(), [], [], Setting())
+    odd = onnx_network("resize", one_node("Resize", "input", "", "scales", mode="nearest"), 4)
     with pytest.raises(UsageError, match="resize: a baseline without parameters"):
         ntire.compete(ntire.PRESETS["ntire2025"], odd, [], [], Setting())
     with pytest.raises(UsageError, match="Python module's"):
         ntire_submission.submit(random_model(4), tmp_path, 1, "a b")
     with pytest.raises(EngineError):
-        latency.resolve_runtime(Setting("native", precision="bf16"), [subject()])
+        latency.resolve_runtime(Setting("native", precision="bf16"), [span_network()])
     (tmp_path / "empty").mkdir()
     preset = ("--preset", "ntire2026", "--baseline", "span-x4")
     late = dsclora_("profile", "-m", "span-x2", "--submission", tmp_path / "entry", code=2)

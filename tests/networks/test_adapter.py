@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from dsclora.engines import Setting
+from dsclora.engines.choice import open_engine
 from dsclora.errors import ModelError, OutputError, UsageError
-from dsclora.networks import adapter, span
+from dsclora.networks import adapter, open_file, span
 from dsclora.networks.adapter import Adapter, Update
 from dsclora.networks.span import SpanNetwork
 from helpers import photo, random_model, save
+from helpers_networks import tiny_network
 
 CONVS = ("block_1.c1_r.eval_conv", "conv_cat", "upsampler.0")
 
@@ -115,7 +118,7 @@ def test_what_cannot_be_extracted(model: SpanNetwork) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format_version": "3"}, "upgrade with"),
+        ({"format_version": "4"}, "upgrade with"),
         ({"ranks": "{}"}, "damaged header"),
         ({"ranks": "[1]"}, "damaged header"),
         ({"alphas": '{"conv_cat": 1}'}, "damaged header"),
@@ -232,3 +235,41 @@ def test_adapters_need_no_torch(model: SpanNetwork, model_file: Path, tmp_path: 
         "adapter.extract(span.read(sys.argv[1]), m, 1); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, str(model_file), str(tmp_path / "a.safetensors")], check=True)
+
+
+@pytest.mark.parametrize("global_mean", [False, True])
+def test_an_adapter_of_another_network(global_mean: bool, tmp_path: Path) -> None:
+    base = tiny_network(3, global_mean=global_mean)
+    random = np.random.default_rng(5)
+    rows, columns, inner = adapter.Update.shapes(base.weights["tail.weight"].shape, 2)
+    a, b = (random.normal(0, 0.1, shape).astype(np.float32) for shape in ((inner, columns), (rows, inner)))
+    made = adapter.create(base, {"tail": adapter.Update(a, b, 2, 4.0)}, {"made": "up"}, "MIT")
+    adapter.write(tmp_path / "a.safetensors", made)
+    again = adapter.read(tmp_path / "a.safetensors")
+    assert (again.architecture, again.channels, again.scale) == ("tiny", None, 3)
+    assert adapter.describe(again)["architecture"] == "tiny"
+    merged = adapter.merge(base, [(again, 0.5)])
+    assert (merged.name, merged.license) == ("tiny+a:0.5", "CC0-1.0 AND MIT")
+    change = merged.weights["tail.weight"] - base.weights["tail.weight"]
+    assert np.allclose(change, 0.5 * (4 / 2) * (b @ a).reshape(change.shape), atol=1e-6)
+    assert np.array_equal(merged.weights["head.weight"], base.weights["head.weight"])
+    with pytest.raises(ModelError, match=r"x3 base of the kind 'tiny'.* is x2, 6 channels"):
+        adapter.merge(random_model(), [(again, 1.0)])
+    back, remainder = adapter.extract(base, merged, 2)
+    assert remainder.total < 1e-3
+    assert np.allclose(back.updates["tail"].delta(change.shape), change, atol=1e-6)
+    with pytest.raises(ModelError, match="two models of one kind"):
+        adapter.extract(base, tiny_network(3, global_mean=not global_mean), 2)
+
+
+def test_an_adapter_of_an_onnx_file(model: SpanNetwork, tmp_path: Path) -> None:
+    """Its initializers have the names of SPAN's weights here, so that the same update makes the same network."""
+    (tmp_path / "x.onnx").write_bytes(model.to_onnx().SerializeToString())
+    base = open_file(tmp_path / "x.onnx")
+    update = make(model).updates["conv_cat"]
+    merged = adapter.merge(base, [(adapter.create(base, {"conv_cat": update}, {}, "MIT"), 1.0)])
+    expected = adapter.merge(model, [(adapter.create(model, {"conv_cat": update}, {}, "MIT"), 1.0)])
+    batch = photo(9, 12).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    setting = Setting("onnxruntime")
+    assert np.array_equal(open_engine(merged, setting)(batch), open_engine(expected, setting)(batch))
+    assert not np.array_equal(open_engine(base, setting)(batch), open_engine(expected, setting)(batch))

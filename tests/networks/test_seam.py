@@ -2,11 +2,11 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch.nn import functional
 
+from dsclora.engines.no_telemetry import import_onnxruntime
 from dsclora.networks import Network
 from helpers import photo, random_model
 from helpers_networks import cubic_kernels, tiny_network
@@ -26,7 +26,7 @@ def test_onnx_equals_torch(network: Network) -> None:
     proto = network.to_onnx()
     onnx.checker.check_model(proto, full_check=True)
     batch = photo(24, 36).transpose(2, 0, 1)[None].astype(np.float32) / 255
-    (large,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"input": batch})
+    (large,) = import_onnxruntime().InferenceSession(proto.SerializeToString()).run(None, {"input": batch})
     with torch.inference_mode():
         expected = network.to_torch()(torch.from_numpy(batch)).clamp(0, 1).numpy()
     assert large.shape == (1, 3, 24 * network.scale, 36 * network.scale)

@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from dsclora import zoo
 from dsclora.errors import ModelError, OutputError
-from dsclora.networks import adapter, span, span_import, span_torch
+from dsclora.networks import span, span_import, span_torch
 from dsclora.networks.span import SpanNetwork
 from helpers import random_model
 
@@ -285,36 +284,3 @@ def test_range_can_be_folded(model: SpanNetwork) -> None:
     x = torch.rand(1, 3, 12, 12)
     with torch.inference_mode():
         assert torch.allclose(span_torch.from_network(folded)(x), span_torch.from_network(model)(x), atol=1e-5)
-
-
-def test_the_bundled_models_are_sound() -> None:
-    assert zoo.DEFAULT in zoo.names()
-    for name in zoo.names():
-        bundled = zoo.load(name)
-        assert bundled.training, name
-        assert (Path(zoo.__file__).parent / f"{name}.md").exists(), "every model has a card"
-    for name in zoo.adapter_names():
-        fitting = zoo.load_adapter(name)
-        adapter.check_fits(fitting, zoo.load(str(fitting.training["base"])))
-        if fitting.ranges:
-            assert fitting.training["int8"]["trained"] > fitting.training["int8"]["calibrated"], name
-        else:
-            assert fitting.training["result"]["accepted"], name
-        assert (Path(zoo.__file__).parent / "adapters" / f"{name}.md").exists(), "every adapter has a card"
-    for name in ("span-x9", "x" * 300):
-        with pytest.raises(ModelError, match="no bundled model"):
-            zoo.load(name)
-
-
-def test_the_model_that_suits() -> None:
-    assert zoo.best_bundled() == zoo.DEFAULT
-    assert [zoo.best_bundled(factor) for factor in (1.5, 2, 2.1, 3, 3.5)] == ["span-x2"] * 2 + ["span-x3"] * 2 + [
-        "span-x4"
-    ]
-    assert zoo.best_bundled(9) == zoo.DEFAULT
-    for name in zoo.adapter_names():
-        added = zoo.load_adapter(name)
-        assert zoo.best_bundled(1, added) == added.training["base"], "the adapter decides"
-    assert zoo.teacher_of("a file") is None
-    assert zoo.teacher_of("span-x4-wide") is None
-    assert {zoo.teacher_of(f"span-x{scale}") for scale in (2, 3, 4)} == {"span-x4-wide"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dsclora import zoo
+from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.networks import span_torch
 from dsclora.pictures.pairs import find_pairs
@@ -61,7 +62,7 @@ def test_cached_and_live_teachers_agree(pictures: Path, tmp_path: Path, scale: i
     net = convlora.attach(span_torch.from_network(base))
     cached = open_store(find_pairs(pictures, 2), 2, tmp_path / "store")
     live = Objective(r, cached, None, span_torch.from_network(teacher)).terms(net, r.stages[0], 0)["ts"].item()
-    cached.add_teacher("t", partial(enlarge_to_scale, open_engine(teacher, threads=1), 2))
+    cached.add_teacher("t", partial(enlarge_to_scale, open_engine(teacher, Setting(threads=1)), 2))
     assert Objective(r, cached).terms(net, r.stages[0], 0)["ts"].item() == pytest.approx(live, rel=0.3)
 
 

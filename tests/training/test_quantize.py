@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from dsclora import zoo
+from dsclora.engines.no_telemetry import import_onnxruntime, import_openvino
 from dsclora.errors import EngineError, ModelError, OutputError, RecipeError, UsageError
 from dsclora.exports import export
-from dsclora.networks import adapter, span_graph, span_torch
+from dsclora.networks import INPUT, adapter, span_graph, span_torch
 from dsclora.networks.adapter import Adapter, Range, Update
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures.degrade import Degradation
@@ -95,12 +96,10 @@ def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float, mo
         wanted = fake_quant.insert_fake_quant(span_torch.from_network(model), ranges)(lr).clamp(0, 1).numpy()
         exact = span_torch.from_network(model)(lr).clamp(0, 1).numpy()
     if runtime == "onnxruntime":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(proto, providers=["CPUExecutionProvider"])
-        made = session.run(None, {span_graph.INPUT: lr.numpy()})[0]
+        session = import_onnxruntime().InferenceSession(proto, providers=["CPUExecutionProvider"])
+        made = session.run(None, {INPUT: lr.numpy()})[0]
     else:
-        import openvino
+        openvino = import_openvino()
 
         core = openvino.Core()
         made = core.compile_model(core.read_model(proto), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([lr.numpy()])[0]

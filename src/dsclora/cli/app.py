@@ -175,6 +175,7 @@ def upscale(
     Example: dsclora upscale holiday/ -o holiday-large/ --if-exists skip
     """
     from dsclora.cli.console import Meter
+    from dsclora.engines import Setting
     from dsclora.engines.choice import open_engines
     from dsclora.inference import jobs
     from dsclora.inference import upscale as verb
@@ -209,7 +210,7 @@ def upscale(
     planned, results = jobs.plan_jobs(inputs, output, options, content.scale, suffix)
     for result in results:
         _say(f"error: {result.error}" if result.status == "failed" else result.notices[0])
-    engines = open_engines(content, len(planned), engine, precision, device, threads)
+    engines = open_engines(content, len(planned), Setting(engine, precision, device, threads))
     if verbose:
         _say(f"{content.name} (x{content.scale}, {content.parameters:,} parameters) on {engines[0].name}")
     interrupted, stop = False, _Stop()
@@ -310,6 +311,7 @@ def evaluate(
     Example: dsclora evaluate Set5 --model span-x4 --protocol classic-y
     """
     from dsclora.cli.console import Meter
+    from dsclora.engines import Setting
     from dsclora.engines.choice import open_engine
     from dsclora.measure import evaluate as verb
     from dsclora.pictures import comparison, metrics
@@ -321,7 +323,7 @@ def evaluate(
     if csv is not None and csv == grid:
         raise UsageError(f"--csv and --grid are both {csv}; name two files")
     content = _load_adapted(model, _adapters(adapter or []))
-    running = open_engine(content, engine, precision, device, threads)
+    running = open_engine(content, Setting(engine, precision, device, threads))
     chosen = metrics.protocol(protocol, content.scale)
     pairs = find_pairs(images, content.scale)
     scores: list[verb.Score] = []
@@ -817,11 +819,12 @@ def profile(
 
     Example: dsclora profile DIV2K_valid/ --preset ntire2026 --baseline span_ch28.pth --model span-x4
     """
+    from dsclora import zoo
     from dsclora.cli.console import Meter
     from dsclora.engines import Setting
     from dsclora.measure import latency as verb
     from dsclora.measure import ntire, ntire_submission
-    from dsclora.measure.cost import Subject, count_cost, load_subject
+    from dsclora.measure.cost import count_cost
     from dsclora.pictures.pairs import find_pairs
 
     if (preset is None) != (images is None) or (preset is None) != (baseline is None):
@@ -831,21 +834,17 @@ def profile(
     if adapter and len(model or []) > 1:
         raise UsageError("--adapter: of several models it is not clear which; merge it into one (dsclora merge)")
     if adapter:
-        content = _load_adapted(model[0] if model else None, _adapters(adapter))
-        subjects = [Subject(content.name, content, content.scale)]
+        subjects = [_load_adapted(model[0] if model else None, _adapters(adapter))]
     else:
-        subjects = [load_subject(each) for each in model or ["span-x4"]]
-    first = subjects[0].network
-    base = [load_subject(baseline)] if baseline else []
+        subjects = [zoo.open_network(each) for each in model or ["span-x4"]]
+    base = [zoo.open_network(baseline)] if baseline else []
     names = [subject.name for subject in base + subjects]
     if len(set(names)) < len(names):
         raise UsageError(f"two networks are called {max(names, key=names.count)}; rename a file")
     setting = verb.resolve_runtime(Setting(engine, precision, device, threads), base + subjects)
 
     if submission is not None:
-        if isinstance(first, bytes):
-            raise UsageError(f"--submission writes a SPAN; {subjects[0].name} is an ONNX file")
-        for path in ntire_submission.submit(first, submission, team, name, overwrite):
+        for path in ntire_submission.submit(subjects[0], submission, team, name, overwrite):
             _say(f"{path}: written")
     spelled = {"engine": setting.engine, "precision": precision, "device": device, "threads": threads or "all"}
     if preset is not None:
@@ -994,15 +993,15 @@ def inspect(
 
     Example: dsclora inspect span-x4
     """
-    from dsclora import zoo
-    from dsclora.networks import adapter, span, span_import
+    from dsclora import networks, zoo
+    from dsclora.networks import adapter
 
     if file in zoo.names():
-        facts = span.describe(zoo.load(file))
+        facts = networks.describe(zoo.load(file))
     elif file in zoo.adapter_names() or adapter.is_adapter(file):
         facts = adapter.describe(zoo.load_adapter(file))
     else:
-        facts = span.describe(span_import.import_file(file))
+        facts = networks.describe(networks.open_file(file))
     if as_json:
         _print_json(facts)
     else:

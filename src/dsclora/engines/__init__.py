@@ -1,4 +1,7 @@
-"""What runs a network: one protocol, one file per runtime, and the choice between them."""
+"""Engines run networks: one protocol, one file per runtime, and the choice between them (`choice`).
+
+`networks.Network` says what is computed; `Engine` says where.
+"""
 
 import os
 from dataclasses import dataclass
@@ -14,25 +17,54 @@ Precision = Literal["fp32", "bf16"]
 Batch = npt.NDArray[Any]
 
 TILE = 512
-"""Side of the windows for runtimes that hold all of a window's activations."""
+"""The side of the windows for runtimes that hold all activations of a window."""
 
 DTYPES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float32))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a network runs.
+
+    Attributes:
+        engine: "auto" or the name of a runtime (`choice.RUNTIMES`).
+        precision: of the arithmetic. "bf16" costs about 0.01 dB and is faster than fp32 in the same runtime; not every
+            processor has it.
+        device: "cpu", "cuda" or "mps".
+        threads: of a CPU runtime; its own choice by default. PyTorch has one number for the whole process.
+    """
+
+    engine: str = "auto"
+    precision: Precision = "fp32"
+    device: str = "cpu"
+    threads: int | None = None
+
+
+DEFAULT_SETTING = Setting()
 
 
 class Engine(Protocol):
     """A network ready to run, one call at a time; threads need an engine each.
 
     Attributes:
-        name: of the runtime, and where it runs.
-        scale: factor it enlarges by.
-        halo: receptive radius in LR pixels.
-        tile: side of the largest window worth giving it at once.
+        name: the runtime, and where it runs.
+        scale: the factor it enlarges by.
+        multiple: the number that both sides of a window must divide by. Callers pad; engines do not.
+        tile: the side of the largest window worth running at once.
     """
 
     name: str
     scale: int
-    halo: int
+    multiple: int
     tile: int
+
+    @property
+    def halo(self) -> int | None:
+        """The receptive radius in input pixels.
+
+        None if every output pixel depends on the whole picture, which must then be run in one window.
+        """
+        ...
 
     def __call__(self, batch: Batch) -> Batch:
         """Enlarge, with zero padding at the borders as the network was trained.
@@ -41,8 +73,8 @@ class Engine(Protocol):
             batch: (N, 3, h, w), RGB, any strides: uint8 in 0..255, uint16 in 0..65535, or float32 in 0..1.
 
         Returns:
-            (N, 3, h * scale, w * scale), of the same dtype and range, clipped to it; integers are rounded. Its own
-            memory, in the order that the runtime makes it in.
+            (N, 3, h * scale, w * scale), of the same dtype and range, clipped to it; integers are rounded. The array
+            is not overwritten by later calls; its strides are those that the runtime prefers.
 
         Raises:
             ValueError: another dtype or shape.
@@ -53,12 +85,12 @@ class Engine(Protocol):
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_batch(batch: Batch) -> None:
-    """Refuse what no engine takes.
+    """Check that a batch is one that engines take.
 
     Raises:
         ValueError: not (N, 3, h, w) uint8, uint16 or float32, or empty.
@@ -70,14 +102,15 @@ def check_batch(batch: Batch) -> None:
 
 
 def failed(runtime: str, batch: Batch, error: BaseException) -> EngineError:
-    """What to raise for an exception of a runtime: `OutOfMemoryError` or `EngineError`, in one line."""
+    """Return the error to raise for an exception of a runtime: `OutOfMemoryError` or `EngineError`, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Please fix")]  # ONNX Runtime's advice, after the reason
     kind = OutOfMemoryError if _is_out_of_memory(error) else EngineError
     return kind(f"{runtime} failed on {batch.shape}: {lines[-1] if lines else type(error).__name__}")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of a runtime says that memory ran out (they have no common type for it)."""
+    """Return whether an exception says that memory ran out; runtimes have no common type for it."""
     text = f"{type(error).__name__} {error}".lower()
     words = (
         "out of memory",
@@ -90,13 +123,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
         "can't allocate",
     )
     return isinstance(error, MemoryError) or any(word in text for word in words)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """In what a network runs: as `engines.open_engine`; an ONNX file in OpenVINO or ONNX Runtime."""
-
-    engine: str = "auto"
-    precision: Precision = "fp32"
-    device: str = "cpu"
-    threads: int | None = None

@@ -1,19 +1,21 @@
-"""Runtimes, and the choice between them."""
+"""The runtimes, and the choice between them."""
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
-from dsclora.engines import Engine, Precision, cores
+from dsclora.engines import DEFAULT_SETTING, Engine, Precision, Setting, cores
+from dsclora.engines.no_telemetry import import_openvino
 from dsclora.errors import EngineError, MissingExtraError
-from dsclora.networks.span import SpanNetwork
+from dsclora.networks import Network
 
-_AT_ONCE = 4  # pictures; each takes its memory
+_AT_ONCE = 4  # engines; each takes its memory
 
 
 def native_kernels() -> list[str]:
-    """Instruction sets that the native kernel has for this processor, the best first; none if it cannot be loaded."""
+    """Return the native kernel's instruction sets for this processor, the best first; none if it cannot be loaded."""
     try:
         import dsclora_native
     except ImportError:  # not there, or built for another Python or C++ library
@@ -23,10 +25,8 @@ def native_kernels() -> list[str]:
 
 @cache
 def bf16_on_cpu() -> bool:
-    """Whether OpenVINO computes in bf16 on this processor (AVX512_BF16 or the like); elsewhere it takes fp32."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Return whether OpenVINO computes in bf16 on this processor (AVX512_BF16 or the like); elsewhere it takes fp32."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Runtime:
     """A runtime that dsclora can use.
 
     Attributes:
-        name: what `--engine` calls it.
-        package: what has to be importable.
+        name: the value of `--engine`.
+        package: the package that must be importable.
         extra: the extra of dsclora that brings it; "" for the main package, None for a package of its own.
         devices: where it can run.
         precisions: of its arithmetic.
+        architectures: the only kinds of network that it runs; None for all.
+        excluded: kinds of network that it does not run.
         largest_scale: of a network, where there is a limit.
     """
 
@@ -47,6 +49,8 @@ class Runtime:
     extra: str | None
     devices: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    architectures: frozenset[str] | None = None
+    excluded: frozenset[str] = frozenset()
     largest_scale: float = math.inf
 
     @property
@@ -63,33 +67,59 @@ class Runtime:
 
     @property
     def install(self) -> str:
-        """The command that brings it."""
+        """The command that installs it."""
         if self.extra is None:
             return f"pip install ./{self.name} in a checkout (needs a C++ compiler)"
         return f"pip install 'dsclora[{self.extra}]'" if self.extra else "pip install dsclora"
 
+    def refusal(self, network: Network) -> str | None:
+        """Return why it cannot run a network; None if it can."""
+        kind = network.architecture
+        if (self.architectures is not None and kind not in self.architectures) or kind in self.excluded:
+            return f"engine {self.name} does not run {network.name or 'the network'}, which is of the kind {kind!r}"
+        if network.scale > self.largest_scale:
+            return (
+                f"engine {self.name} enlarges {self.largest_scale:g} times at most, this network {network.scale} times"
+            )
+        return None
+
 
 RUNTIMES = (
-    Runtime("native", "dsclora_native", None, ("cpu",), ("fp32",), largest_scale=4),
+    Runtime("native", "dsclora_native", None, ("cpu",), ("fp32",), architectures=frozenset({"span"}), largest_scale=4),
     Runtime("openvino", "openvino", "", ("cpu",), ("fp32", "bf16")),
     Runtime("onnxruntime", "onnxruntime", "ort", ("cpu",), ("fp32",)),
-    Runtime("torch", "torch", "train", ("cpu", "cuda", "mps"), ("fp32", "bf16")),
+    Runtime("torch", "torch", "train", ("cpu", "cuda", "mps"), ("fp32", "bf16"), excluded=frozenset({"onnx"})),
 )
-"""In order of preference."""
+"""The runtimes, in order of preference."""
 
 
-def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32", scale: int | None = None) -> Runtime:
-    """The runtime of that name, or the preferred one that is installed and runs on the device with that precision.
+def choose(setting: Setting = DEFAULT_SETTING, *networks: Network) -> Runtime:
+    """Return the runtime that a setting names, or the preferred one that can run the networks in that setting.
 
     Args:
-        name, precision, device: as `open_engine`.
-        scale: of the network.
+        setting: an engine's name or "auto", device and precision.
+        networks: those that are to run, all of them in the one runtime.
 
     Raises:
-        EngineError: unknown name or device, or ones that do not fit each other, the precision, the scale or this
+        EngineError: unknown name or device, or ones that do not fit each other, the precision, a network or this
             processor.
         MissingExtraError: not installed.
     """
+    fitting = _fitting(setting, networks)
+    for runtime in fitting:
+        if runtime.usable:
+            if runtime.name == "openvino" and setting.precision == "bf16" and not bf16_on_cpu():
+                raise EngineError("OpenVINO does not compute in bf16 on this processor; leave out --precision")
+            return runtime
+    preferred = fitting[0] if setting.engine != "auto" else next(r for r in fitting if r.extra is not None)
+    if preferred.installed:
+        raise EngineError(f"engine {preferred.name} cannot run on this processor; use --engine openvino")
+    raise MissingExtraError(preferred.package, preferred.extra or "", f"engine {preferred.name}", preferred.install)
+
+
+def _fitting(setting: Setting, networks: Sequence[Network]) -> list[Runtime]:
+    """Return the runtimes that fit a setting and all networks, installed or not; at least one."""
+    name, device, precision = setting.engine, setting.device, setting.precision
     if device not in {d for r in RUNTIMES for d in r.devices}:
         raise EngineError(f"unknown device {device!r}: choose cpu, cuda or mps")
     if name != "auto" and name not in {r.name for r in RUNTIMES}:
@@ -97,84 +127,60 @@ def choose(name: str = "auto", device: str = "cpu", precision: Precision = "fp32
     fitting = [r for r in RUNTIMES if device in r.devices and name in ("auto", r.name)]
     if not fitting:
         raise EngineError(f"engine {name} does not run on {device}; use --engine torch")
-    if not any(precision in r.precisions for r in fitting):
-        raise EngineError(f"engine {name} has no {precision} on a CPU; leave out --precision")
     fitting = [r for r in fitting if precision in r.precisions]
-    if not any((scale or 0) <= r.largest_scale for r in fitting):
-        most = fitting[0].largest_scale
-        raise EngineError(
-            f"engine {name} enlarges {most:g} times at most, this network {scale} times; leave out --engine"
-        )
-    fitting = [r for r in fitting if (scale or 0) <= r.largest_scale]
-    for runtime in fitting:
-        if runtime.usable:
-            if runtime.name == "openvino" and precision == "bf16" and not bf16_on_cpu():
-                raise EngineError("OpenVINO does not compute in bf16 on this processor; leave out --precision")
-            return runtime
-    wanted = fitting[0] if name != "auto" else next(r for r in fitting if r.extra is not None)
-    if wanted.installed:
-        raise EngineError(f"engine {wanted.name} cannot run on this processor; use --engine openvino")
-    raise MissingExtraError(wanted.package, wanted.extra or "", f"engine {wanted.name}", wanted.install)
+    if not fitting:
+        raise EngineError(f"engine {name} has no {precision} on a CPU; leave out --precision")
+    refusals = {r.name: next(filter(None, map(r.refusal, networks)), None) for r in fitting}
+    if all(refusals.values()):
+        remedy = "leave out --engine" if device == "cpu" else "leave out --device"
+        raise EngineError(f"{next(iter(refusals.values()))}; {remedy}")
+    return [r for r in fitting if not refusals[r.name]]
 
 
-def open_engine(
-    model: SpanNetwork,
-    name: str = "auto",
-    precision: Precision = "fp32",
-    device: str = "cpu",
-    threads: int | None = None,
-) -> Engine:
+def open_engine(network: Network, setting: Setting = DEFAULT_SETTING) -> Engine:
     """Make a network ready to run.
 
     Args:
-        model: its weights.
-        name: "auto" or a runtime's.
-        precision: of the arithmetic. "bf16" costs about 0.01 dB and is faster than fp32 in the same runtime; not every
-            processor has it.
-        device: "cpu", "cuda" or "mps".
-        threads: of a CPU runtime; its own choice by default. PyTorch has one number for the whole process.
+        network: the weights, and what is computed with them.
+        setting: where and how.
 
     Raises:
         EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.
+        ModelError: the network has no form that the runtime takes.
     """
-    runtime = choose(name, device, precision, model.scale)
+    runtime = choose(setting, network)
     if runtime.name == "native":
         from dsclora.engines.native import Native
+        from dsclora.networks.span import SpanNetwork
 
-        return Native(model, threads)
+        assert isinstance(network, SpanNetwork)  # by `Runtime.architectures`
+        return Native(network, setting.threads)
     if runtime.name == "openvino":
         from dsclora.engines.openvino import OpenVino
 
-        return OpenVino(model, precision, threads)
+        return OpenVino(network, setting.precision, setting.threads)
     if runtime.name == "onnxruntime":
         from dsclora.engines.onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(model, threads)
+        return OnnxRuntime(network, setting.threads)
     from dsclora.engines.torch import Torch
 
-    return Torch(model, precision, device, threads)
+    return Torch(network, setting.precision, setting.device, setting.threads)
 
 
-def open_engines(
-    model: SpanNetwork,
-    most: int,
-    name: str = "auto",
-    precision: Precision = "fp32",
-    device: str = "cpu",
-    threads: int | None = None,
-) -> list[Engine]:
-    """As many engines as are worth running on different pictures at the same time: native ones that share the threads.
+def open_engines(network: Network, most: int, setting: Setting = DEFAULT_SETTING) -> list[Engine]:
+    """Open as many engines as are worth running on different pictures at the same time.
 
-    Other runtimes' threads would be in each other's way: of them one.
+    Native engines share the threads. Threads of other runtimes would slow each other down: of these, one is opened.
 
     Args:
-        model, name, precision, device: as `open_engine`.
-        most: how many pictures there are.
-        threads: of all engines together; all cores by default.
+        network: as `open_engine`.
+        most: the number of pictures.
+        setting: as `open_engine`; `threads` counts those of all engines together, by default all cores.
     """
-    if choose(name, device, precision, model.scale).name != "native":
-        return [open_engine(model, name, precision, device, threads)]
-    total = threads or cores()
+    if choose(setting, network).name != "native":
+        return [open_engine(network, setting)]
+    total = setting.threads or cores()
     count = max(1, min(most, total, _AT_ONCE))
     shares = [total // count + (n < total % count) for n in range(count)]
-    return [open_engine(model, name, precision, device, share) for share in shares]
+    return [open_engine(network, replace(setting, threads=share)) for share in shares]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsclora.engines import Batch, check_batch, cores
-from dsclora.networks.span import BLOCKS, HALO, SpanNetwork
+from dsclora.networks.span import BLOCKS, SpanNetwork
 
 Float64 = npt.NDArray[np.float64]
 
@@ -22,7 +22,7 @@ class Native:
         """
         import dsclora_native
 
-        self.scale, self.halo = model.scale, HALO
+        self.scale, self.halo, self.multiple = model.scale, model.halo, model.multiple
         self.tile = 2048  # it streams: larger windows spare halos, and memory grows with the width alone
         self._threads = threads or cores()
         self._span = dsclora_native.Span(*_folded(model), model.scale, list(model.mean), model.range, kernel)

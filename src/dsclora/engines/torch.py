@@ -5,15 +5,14 @@ import torch
 
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.errors import EngineError
-from dsclora.networks import span_torch
-from dsclora.networks.span import HALO, SpanNetwork
+from dsclora.networks import Network
 
 
 class Torch:
     """`Engine` on PyTorch."""
 
     def __init__(
-        self, model: SpanNetwork, precision: Precision = "fp32", device: str = "cpu", threads: int | None = None
+        self, network: Network, precision: Precision = "fp32", device: str = "cpu", threads: int | None = None
     ) -> None:
         if (device == "cuda" and not torch.cuda.is_available()) or (
             device == "mps" and not torch.backends.mps.is_available()
@@ -23,10 +22,10 @@ class Torch:
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
         if threads is not None:
             torch.set_num_threads(threads)
-        self.scale, self.halo, self.tile = model.scale, HALO, TILE
+        self.scale, self.halo, self.multiple, self.tile = network.scale, network.halo, network.multiple, TILE
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         self._device, self._precision = device, precision
-        self._net = span_torch.from_network(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = network.to_torch().eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, batch: Batch) -> Batch:
         """See `Engine`."""

@@ -22,8 +22,8 @@ Run = Callable[[Float32], Float32]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (90.0, 0.5), "fp16": (60.0, 8.0), "int8": (40.0, 64.0)}
-"""What a file must keep to: PSNR in dB on every photograph; levels of 255 that any pixel of these and of the other
-pictures may be off, but of those that no photograph resembles."""
+"""The limits of a file's error: least PSNR in dB on every photograph; most levels of 255 that any pixel may be off, in
+photographs and in the other pictures, except those that no photograph resembles."""
 
 PRECISIONS: dict[Precision, tuple[Target, ...]] = {
     "fp32": TARGETS,
@@ -32,16 +32,20 @@ PRECISIONS: dict[Precision, tuple[Target, ...]] = {
 }
 
 FIXED_SIZE: tuple[Target, ...] = ("onnx", "openvino", "torchscript", "pt2")
+"""The targets that can be made for one size."""
+
+INT8_ARCHITECTURES = ("span",)
+"""The kinds of network that have an int8 form."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A picture through the exported file.
+    """The error of one picture in the exported file.
 
     Attributes:
-        picture: which; photographs come first.
+        picture: its name; photographs come first.
         psnr: in dB, against our fp32 engine; infinite where equal.
-        worst: the pixel that is furthest off, in levels of 255.
+        worst: the largest error of a pixel, in levels of 255.
     """
 
     picture: str
@@ -51,13 +55,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class Report:
-    """What was made and how it did.
+    """The files of an export, and how they compare with our engine.
 
     Attributes:
         target, precision: as asked for.
-        files: what to ship.
-        runtime: what it was loaded in.
-        notes: what to know when it is run.
+        files: those to ship.
+        runtime: the one that loaded them.
+        notes: facts for those who run them.
         compared: picture by picture.
         milliseconds, reference_milliseconds: medians for the largest picture, in turn: this file, and our engine.
         size: (height, width) of that picture.
@@ -74,7 +78,7 @@ class Report:
     size: tuple[int, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Ready for JSON, which has no infinity."""
+        """Return the report ready for JSON, which has no infinity."""
         facts = asdict(self)
         facts["compared"] = [asdict(c) | {"psnr": c.psnr if np.isfinite(c.psnr) else None} for c in self.compared]
         return facts
@@ -82,7 +86,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Converted:
-    """Files in a folder, how to run them, and what to know."""
+    """The result of a converter: files in a folder, how to run them, and notes on them."""
 
     runtime: str
     run: Run
@@ -94,6 +98,12 @@ def describe_shape(size: tuple[int, int] | None) -> str:
     return f"one picture of {size[1]} x {size[0]}" if size else "any batch, height and width"
 
 
+def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the smallest (height, width) from `size` on whose sides divide by `multiple`."""
+    height, width = (side + -side % multiple for side in size)
+    return height, width
+
+
 def append_suffix(stem: Path, suffix: str) -> Path:
-    """Names may hold dots: `with_suffix` would cut them."""
+    """Append a suffix to a name that may hold dots, which `with_suffix` would cut."""
     return stem.with_name(stem.name + suffix)

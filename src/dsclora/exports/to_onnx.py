@@ -3,32 +3,33 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsclora.engines.no_telemetry import import_onnxruntime
 from dsclora.exports.base import Converted, Precision, append_suffix, describe_shape
-from dsclora.networks import span_graph
+from dsclora.networks import INPUT, OUTPUT, Network
 from dsclora.networks.adapter import Range
-from dsclora.networks.span import SpanNetwork
 
 
 def convert(
-    model: SpanNetwork,
+    network: Network,
     stem: Path,
     precision: Precision,
     size: tuple[int, int] | None,
     ranges: Mapping[str, Range] | None,
 ) -> Converted:
-    """A file for ONNX Runtime, DirectML, TensorRT, CoreML's converters, browsers."""
-    import onnxruntime
-
+    """Write `.onnx`, for ONNX Runtime, DirectML, TensorRT, converters to CoreML, and browsers."""
+    onnxruntime = import_onnxruntime()
     path = append_suffix(stem, ".onnx")
-    made = span_graph.build(model, half=precision == "fp16", size=size, ranges=ranges if precision == "int8" else None)
-    path.write_bytes(made.SerializeToString())
+    int8_ranges = ranges if precision == "int8" else None
+    proto = network.to_onnx(half=precision == "fp16", size=size, ranges=int8_ranges)
+    path.write_bytes(proto.SerializeToString())
+    opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
     about = "a processor without fp16 arithmetic computes it in fp32: so it was verified"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return Converted(
         f"ONNX Runtime {onnxruntime.__version__}",
-        lambda picture: session.run(None, {span_graph.INPUT: picture})[0],
+        lambda picture: session.run(None, {INPUT: picture})[0],
         (
-            f"opset {span_graph.OPSET}, {span_graph.INPUT} (NCHW, RGB, float32, 0..1) to {span_graph.OUTPUT}",
+            f"opset {opset}, {INPUT} (NCHW, RGB, float32, 0..1) to {OUTPUT}",
             describe_shape(size),
             *((about,) if precision == "fp16" else ()),
         ),

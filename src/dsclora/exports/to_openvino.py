@@ -5,29 +5,27 @@ from pathlib import Path
 
 import numpy as np
 
+from dsclora.engines.no_telemetry import import_openvino
 from dsclora.exports.base import Converted, Precision, append_suffix, describe_shape
-from dsclora.networks import span_graph
+from dsclora.networks import Network
 from dsclora.networks.adapter import Range
-from dsclora.networks.span import SpanNetwork
 
-_VNNI = "on x86 without VNNI (AVX2 alone) OpenVINO's sums of int8 products saturate: look at what is made there"
+_VNNI = "on x86 without VNNI (AVX2 alone) OpenVINO's sums of int8 products saturate: check its pictures there"
 
 
 def convert(
-    model: SpanNetwork,
+    network: Network,
     stem: Path,
     precision: Precision,
     size: tuple[int, int] | None,
     ranges: Mapping[str, Range] | None,
 ) -> Converted:
     """Write `.xml` and `.bin`, with weights in fp16 where the precision says so."""
-    import openvino
-
+    openvino = import_openvino()
     path = append_suffix(stem, ".xml")
     core = openvino.Core()
-    made = span_graph.build(model, size=size, ranges=ranges if precision == "int8" else None)
-    network = core.read_model(made.SerializeToString())
-    openvino.save_model(network, path, compress_to_fp16=precision == "fp16")
+    proto = network.to_onnx(size=size, ranges=ranges if precision == "int8" else None)
+    openvino.save_model(core.read_model(proto.SerializeToString()), path, compress_to_fp16=precision == "fp16")
     compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     note = "verified with INFERENCE_PRECISION_HINT f32; say so too: the default of some processors is bf16"
     return Converted(

@@ -5,19 +5,22 @@ from pathlib import Path
 import numpy as np
 
 from dsclora.errors import UsageError
-from dsclora.exports.base import Converted, append_suffix
-from dsclora.networks import span, tensor_file
+from dsclora.exports.base import Converted, Float32, append_suffix
+from dsclora.networks import Network, span, tensor_file
 from dsclora.networks.span import SpanNetwork
-from dsclora.pictures.arrays import Float32
+
+ARCHITECTURES = ("span",)
+"""The kinds of network that this target takes."""
 
 
-def convert(model: SpanNetwork, stem: Path) -> Converted:
-    """The training form, lossless, which spandrel, chaiNNer and ComfyUI recognise."""
+def convert(network: Network, stem: Path) -> Converted:
+    """Write the training form, lossless, which spandrel, chaiNNer and ComfyUI recognise."""
     import spandrel
     import torch
 
-    plain, norm = _normalised(model)
-    path = append_suffix(stem.with_name(f"{model.scale}x_{stem.name}"), ".safetensors")
+    assert isinstance(network, SpanNetwork)  # by `ARCHITECTURES`
+    plain, norm = _normalised(network)
+    path = append_suffix(stem.with_name(f"{network.scale}x_{stem.name}"), ".safetensors")
     tensors = training_form(plain) | ({} if norm else {"no_norm": np.zeros(1, np.float32)})
     tensor_file.write_safetensors(path, tensors, {"format": "pt"}, False)
     loaded = spandrel.ModelLoader().load_from_file(path).eval()
@@ -31,7 +34,7 @@ def convert(model: SpanNetwork, stem: Path) -> Converted:
 
 
 def _normalised(model: SpanNetwork) -> tuple[SpanNetwork, bool]:
-    """The same function on one of the two inputs that SPAN's class knows: whether mean and range are SPAN's.
+    """Return the same function on an input that spandrel's SPAN knows, and whether that has SPAN's mean and range.
 
     Raises:
         UsageError: another mean, which zero padding keeps from being folded into the first conv's bias.
@@ -44,15 +47,15 @@ def _normalised(model: SpanNetwork) -> tuple[SpanNetwork, bool]:
 
 
 def training_form(model: SpanNetwork) -> dict[str, Float32]:
-    """The plain network as the training form that collapses to it exactly: around every 3x3 conv a 1x1 that passes on.
+    """Return the training form that collapses exactly to a plain network: 1x1 convs around every 3x3 pass values on.
 
     The skip is zero, the first 1x1 copies the inputs into the first half of its outputs, the last one takes the first
-    half; so nothing is multiplied but by 0 and 1.
+    half; so every other factor is 0 or 1.
 
     Returns:
         the official training keys, `eval_conv` among them.
     """
-    made = dict(model.weights)
+    tensors = dict(model.weights)
     for name in span.CONVS_3X3:
         weight, bias = (model.weights[f"{name}.eval_conv.{kind}"] for kind in ("weight", "bias"))
         outputs, inputs = weight.shape[:2]
@@ -66,6 +69,6 @@ def training_form(model: SpanNetwork) -> dict[str, Float32]:
         }
         for part, (of_part, shift) in parts.items():
             kernel = of_part if of_part.ndim == 4 else of_part[..., None, None]
-            made[f"{name}.{part}.weight"] = kernel.astype(np.float32)
-            made[f"{name}.{part}.bias"] = shift.astype(np.float32)
-    return made
+            tensors[f"{name}.{part}.weight"] = kernel.astype(np.float32)
+            tensors[f"{name}.{part}.bias"] = shift.astype(np.float32)
+    return tensors

@@ -2,28 +2,25 @@
 
 from pathlib import Path
 
-from dsclora.exports.base import Converted, Target, append_suffix, describe_shape
-from dsclora.networks.span import SpanNetwork
-from dsclora.pictures.arrays import Float32
+from dsclora.exports.base import Converted, Float32, Target, append_suffix, describe_shape, round_up
+from dsclora.networks import Network
 
 
-def convert(model: SpanNetwork, stem: Path, target: Target, size: tuple[int, int] | None) -> Converted:
-    """TorchScript for libtorch and phones; PT2 (`torch.export`) for AOTInductor and ExecuTorch."""
+def convert(network: Network, stem: Path, target: Target, size: tuple[int, int] | None) -> Converted:
+    """Write TorchScript for libtorch and phones, or PT2 (`torch.export`) for AOTInductor and ExecuTorch."""
     import torch
-
-    from dsclora.networks import span_torch
 
     class Clipped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = span_torch.from_network(model)
+            self.net = network.to_torch()
 
         def forward(self, lr: torch.Tensor) -> torch.Tensor:
             return self.net(lr).clamp(0, 1)  # type: ignore[no-any-return]
 
     net = Clipped().eval()
-    # what is one in an example is taken to be always one
-    example = torch.zeros(1, 3, *size) if size else torch.zeros(2, 3, 40, 48)
+    # an axis of length 1 in the example would be fixed to 1
+    example = torch.zeros(1, 3, *size) if size else torch.zeros(2, 3, *round_up((40, 48), network.multiple))
     path = append_suffix(stem, ".pt" if target == "torchscript" else ".pt2")
     with torch.inference_mode():
         if target == "torchscript":

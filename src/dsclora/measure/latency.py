@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dsclora.engines import Setting
 from dsclora.engines.choice import choose
 from dsclora.errors import UsageError
-from dsclora.measure.cost import Subject
 from dsclora.measure.process import Runner
-from dsclora.networks.span import SpanNetwork
+from dsclora.networks import Network, check_size
 
 WARM_UP = 2  # rounds that are not counted
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Measured for one picture of a size.
+    """The latency of one picture of a size.
 
     Attributes:
         milliseconds: median.
@@ -32,51 +31,50 @@ class Latency:
     peak_mb: float
 
 
-def resolve_runtime(setting: Setting, subjects: Sequence[Subject]) -> Setting:
-    """The same runtime for all, named.
+def resolve_runtime(setting: Setting, networks: Sequence[Network]) -> Setting:
+    """Return the setting with the one runtime, by name, that all networks are to run in.
 
     Raises:
-        UsageError: an ONNX file, and a runtime that takes none.
-        EngineError, MissingExtraError: as `engines.choose`.
+        UsageError: an ONNX file, and a device or runtime that takes none.
+        EngineError, MissingExtraError: as `choice.choose`.
     """
-    foreign = [s.name for s in subjects if not isinstance(s.network, SpanNetwork)]
-    if foreign and setting.device != "cpu":
-        raise UsageError(f"{foreign[0]} is an ONNX file, which is measured on the CPU only, not on {setting.device}")
-    name = setting.engine
-    if foreign and name == "auto":
-        name = "openvino"
-    scale = max((s.network.scale for s in subjects if isinstance(s.network, SpanNetwork)), default=None)
-    name = choose(name, setting.device, setting.precision, scale).name
-    if foreign and name not in ("openvino", "onnxruntime"):
+    file = next((network.name for network in networks if network.architecture == "onnx"), None)
+    if file is not None and setting.device != "cpu":
+        raise UsageError(f"{file} is an ONNX file, which is measured on the CPU only, not on {setting.device}")
+    if file is not None and setting.engine in ("native", "torch"):
         raise UsageError(
-            f"{foreign[0]} is an ONNX file, which runs in openvino or onnxruntime; --engine {name} does not"
+            f"{file} is an ONNX file, which runs in openvino or onnxruntime; --engine {setting.engine} does not"
         )
-    return Setting(name, setting.precision, setting.device, setting.threads)
+    return replace(setting, engine=choose(setting, *networks).name)
 
 
 def measure(
-    subjects: Sequence[Subject], sizes: Sequence[tuple[int, int]], setting: Setting, runs: int = 20
+    networks: Sequence[Network], sizes: Sequence[tuple[int, int]], setting: Setting, runs: int = 20
 ) -> dict[tuple[str, tuple[int, int]], Latency]:
-    """Latency of every network at every size, in turn, each in a process of its own.
+    """Measure the latency of every network at every size, in turn, each in a process of its own.
 
     In a script, call it below `if __name__ == "__main__":`: the processes read the script too.
 
     Args:
-        subjects: with distinct names.
+        networks: with distinct names.
         sizes: (height, width) of the input.
-        setting: in what; `resolve_runtime` first.
+        setting: where they run; `resolve_runtime` first.
         runs: of each, after the warm-up.
 
     Raises:
+        UsageError: a network does not take a size.
         EngineError: it cannot run.
     """
+    for network in networks:
+        for size in sizes:
+            check_size(network, *size)
     measured = {}
     for height, width in sizes:
         with ExitStack() as stack:
-            runners = [Runner(subject, setting, stack) for subject in subjects]
+            runners = [Runner(network, setting, stack) for network in networks]
             rounds = [[runner.seconds(height, width) for runner in runners] for _ in range(WARM_UP + runs)]
             times = 1e3 * np.array(rounds[WARM_UP:])
             for runner, column in zip(runners, times.T, strict=True):
                 low, median, high = (float(v) for v in np.percentile(column, (10, 50, 90)))
-                measured[runner.subject.name, (height, width)] = Latency(median, low, high, runner.peak_mb())
+                measured[runner.network.name, (height, width)] = Latency(median, low, high, runner.peak_mb())
     return measured

@@ -12,8 +12,9 @@ import numpy as np
 
 from dsclora.engines import Setting
 from dsclora.errors import ImageError, UsageError
-from dsclora.measure.cost import Cost, Subject, count_cost
+from dsclora.measure.cost import Cost, count_cost
 from dsclora.measure.process import Runner
+from dsclora.networks import Network, check_size
 from dsclora.pictures import metrics
 from dsclora.pictures.pairs import Pair, read_pair
 
@@ -72,8 +73,8 @@ class Entry:
 
 def compete(
     preset: Preset,
-    baseline: Subject,
-    entries: Sequence[Subject],
+    baseline: Network,
+    entries: Sequence[Network],
     pairs: Sequence[Pair],
     setting: Setting,
     runs: int = 5,
@@ -81,40 +82,42 @@ def compete(
 ) -> list[Entry]:
     """Run the protocol: every picture through every network, in turn, several times.
 
-    In a script, call it below `if __name__ == "__main__":`, as `profile.measure`.
+    In a script, call it below `if __name__ == "__main__":`, as `latency.measure`.
 
     Args:
         preset: which challenge's.
         baseline, entries: x4, of distinct names.
         pairs: LR and HR pictures.
-        setting: the same for all; `latency.resolve_runtime` first.
+        setting: where all of them run; `latency.resolve_runtime` first.
         runs: repetitions, after one that is not counted.
         report: called with the number of pictures done.
 
     Raises:
-        UsageError: not x4, or a baseline that costs nothing.
-        ModelError: as `profile.count`.
+        UsageError: not x4, a baseline that costs nothing, or a picture of a size that a network does not take.
+        ModelError: as `cost.count_cost`.
         ImageError, EngineError: a picture cannot be read, a network cannot run.
     """
-    subjects = [baseline, *entries]
-    for subject in subjects:
-        if subject.scale != SCALE:
-            raise UsageError(f"{subject.name} enlarges {subject.scale} times; the challenge is x{SCALE}")
-    costs = [count_cost(subject, *COUNTED_AT) for subject in subjects]
+    networks = [baseline, *entries]
+    for network in networks:
+        if network.scale != SCALE:
+            raise UsageError(f"{network.name} enlarges {network.scale} times; the challenge is x{SCALE}")
+    costs = [count_cost(network, *COUNTED_AT) for network in networks]
     if not costs[0].macs or not costs[0].parameters:
         raise UsageError(f"{baseline.name}: a baseline without parameters gives no score")
     protocol = metrics.protocol("ntire-rgb", SCALE)
     decibels: list[list[float]] = []
     seconds: list[list[float]] = []
     with ExitStack() as stack:
-        runners = [Runner(subject, setting, stack) for subject in subjects]
+        runners = [Runner(network, setting, stack) for network in networks]
         for number, pair in enumerate(pairs, 1):
             lr, hr = read_pair(pair, SCALE)
+            for network in networks:
+                check_size(network, *lr.shape[:2])
             batch = np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
             if min(hr.shape[:2]) <= 2 * protocol.border:
                 raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
-            made = [runner.enlarge(batch)[0][0].transpose(1, 2, 0) for runner in runners]  # and warms up
-            decibels.append([protocol.psnr(np.rint(sr.clip(0, 1) * 255).astype(np.uint8), hr) for sr in made])
+            enlarged = [runner.enlarge(batch)[0][0].transpose(1, 2, 0) for runner in runners]  # and warms up
+            decibels.append([protocol.psnr(np.rint(sr.clip(0, 1) * 255).astype(np.uint8), hr) for sr in enlarged])
             seconds.append(np.mean([[runner.enlarge(batch)[1] for runner in runners] for _ in range(runs)], 0).tolist())
             report(number)
         peaks = [runner.peak_mb() for runner in runners]
@@ -125,5 +128,5 @@ def compete(
     ]
     return [
         Entry(s.name, float(psnr[i]), float(runtime[i]), costs[i], peaks[i], preset.scores(values[i], values[0]))
-        for i, s in enumerate(subjects)
+        for i, s in enumerate(networks)
     ]

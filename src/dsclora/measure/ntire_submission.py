@@ -7,10 +7,11 @@ from pathlib import Path
 from dsclora import files
 from dsclora.errors import MissingExtraError, UsageError
 from dsclora.measure.ntire import SCALE
+from dsclora.networks import Network
 from dsclora.networks.span import SpanNetwork
 
 
-def submit(model: SpanNetwork, folder: Path, team: int, name: str, overwrite: bool = False) -> tuple[Path, Path]:
+def submit(model: Network, folder: Path, team: int, name: str, overwrite: bool = False) -> tuple[Path, Path]:
     """Write a submission: `models/teamNN_NAME.py`, one file with the network, and `model_zoo/teamNN_NAME.pth`.
 
     Args:
@@ -21,10 +22,12 @@ def submit(model: SpanNetwork, folder: Path, team: int, name: str, overwrite: bo
         overwrite: replace existing files.
 
     Raises:
-        UsageError: not x4, or not a name.
+        UsageError: not a SPAN, not x4, or not a name.
         MissingExtraError: PyTorch is not installed.
         OutputError: cannot be written.
     """
+    if not isinstance(model, SpanNetwork):
+        raise UsageError(f"--submission writes a SPAN; {model.name} is of another kind: {model.architecture}")
     if model.scale != SCALE:
         raise UsageError(f"{model.name} enlarges {model.scale} times; the challenge is x{SCALE}")
     if not name.isidentifier():

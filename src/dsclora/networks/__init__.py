@@ -3,17 +3,24 @@
 `Network` says what is computed; `engines.Engine` says where. A network is never changed, only replaced.
 """
 
+import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from dsclora.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
 Float32 = npt.NDArray[np.float32]
+
+INPUT, OUTPUT = "input", "output"
+"""The names of the two ends of every ONNX model that `Network.to_onnx` returns."""
 
 
 class Network(Protocol):
@@ -84,11 +91,11 @@ class Network(Protocol):
         name: str | None = None,
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
-    ) -> "Network":
+    ) -> Self:
         """Return the network with other weights under the same names, and what else is given; no torch."""
         ...
 
-    def scaled_for_fp16(self) -> "Network":
+    def scaled_for_fp16(self) -> Self:
         """Return a network of the same function whose weights fit the range of fp16; itself where they do."""
         ...
 
@@ -117,3 +124,46 @@ class Network(Protocol):
     def to_torch(self) -> "nn.Module":
         """Return a PyTorch module, (N, 3, h, w) RGB in 0..1 to (N, 3, h * scale, w * scale), not clipped."""
         ...
+
+
+def check_size(network: Network, height: int, width: int) -> None:
+    """Check that a network takes pictures of a size as they are.
+
+    Raises:
+        UsageError: a side does not divide by `network.multiple`.
+    """
+    if height % network.multiple or width % network.multiple:
+        raise UsageError(
+            f"{network.name}: its input sides must divide by {network.multiple}; {width}x{height} does not"
+        )
+
+
+def open_file(path: str | os.PathLike[str]) -> Network:
+    """Read any file that holds a network: ours, anybody's SPAN (`.pth`, `.safetensors`), or ONNX.
+
+    Raises:
+        ModelError: it holds no network that we know; says what it looks like.
+        MissingExtraError: a `.pth` without torch installed.
+    """
+    from dsclora.networks import onnx_network, span_import
+
+    if Path(path).suffix.lower() == ".onnx":
+        return onnx_network.read(path)
+    return span_import.import_file(path)
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """Return what there is to know of a network, ready for JSON."""
+    from dsclora.networks import span
+
+    if isinstance(network, span.SpanNetwork):
+        return span.describe(network)
+    return {
+        "name": network.name,
+        "architecture": network.architecture,
+        "scale": network.scale,
+        "parameters": network.parameters,
+        "sha256": network.sha256,
+        "license": network.license,
+        "training": dict(network.training),
+    }

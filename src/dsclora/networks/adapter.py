@@ -1,19 +1,20 @@
 """Adapter files: low-rank updates of a base model's convs; read, write, merge, extract. No torch.
 
-An adapter is one safetensors file (docs/formats.md). It fits one base, told by the hash of its tensors.
+An adapter is one safetensors file (docs/formats.md). It fits one base, known by the hash of its weights.
 """
 
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dsclora.errors import ModelError, UsageError
+from dsclora.networks import Network
 from dsclora.networks.span import SpanNetwork
 from dsclora.networks.tensor_file import (
     Float32,
@@ -24,15 +25,18 @@ from dsclora.networks.tensor_file import (
 )
 
 FORMAT = "dsclora.adapter"
-FORMAT_VERSION = 2
-"""2 is written where there are ranges for int8, else 1."""
+FORMAT_VERSION = 3
+"""3 is written for bases that are no SPAN, 2 where there are ranges for int8, else 1."""
+
+N = TypeVar("N", bound=Network)
 
 LEVELS = 255
-"""Of an int8 runtime's activations: 0 to 255."""
+"""The largest level of an int8 runtime's activations, which are uint8."""
 
 WEIGHT_LEVELS = 127
-"""Of its weights: so many on either side of 0. With 64 no sum would overflow on x86 without VNNI, where pairs of
-products are added in 16 bits; but the bundled network loses more by that than by the overflow (docs/export.md)."""
+"""The largest level of its weights, on either side of 0. With 64 no sum would overflow on x86 without VNNI, where
+pairs of products are added in 16 bits; but the bundled network loses more by that than by the overflow
+(docs/export.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,23 @@ class Update:
 
     @property
     def multiplier(self) -> float:
-        """What B @ A is multiplied by."""
+        """The factor of B @ A."""
         return self.alpha / self.rank
 
     @staticmethod
     def shapes(weight: tuple[int, ...], rank: int) -> tuple[int, int, int]:
-        """Rows, columns and inner size of B @ A for a weight of shape (out, in / groups, kh, kw)."""
+        """Return rows, columns and inner size of B @ A for a weight of shape (out, in / groups, kh, kw)."""
         out, inputs, height, width = weight
         return out * height, inputs * width, rank * height
 
     def delta(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """What is added to a weight of that shape, float64."""
+        """Return what is added to a weight of that shape, float64."""
         return self.multiplier * (self.b.astype(np.float64) @ self.a.astype(np.float64)).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Range:
-    """How a conv's input is rounded where the conv is computed in int8: uint8, one scale for all channels.
+    """The rounding of a conv's input where the conv is computed in int8: to uint8, with one scale for all channels.
 
     Attributes:
         low, high: ends of the range, after the division; zero lies between.
@@ -82,7 +86,7 @@ class Range:
 
     @property
     def scale(self) -> float:
-        """Of one level."""
+        """The size of one level."""
         return (self.high - self.low) / LEVELS
 
     @property
@@ -98,30 +102,54 @@ class Adapter:
     Attributes:
         updates: by conv, named as the base's keys without `.weight`.
         base_sha256: of the base it was made for.
-        scale, channels: of the base.
+        scale: of the base.
+        channels: of a base that is a SPAN; None for other networks.
         training: where it came from, any JSON object.
         license: SPDX identifier or a sentence.
-        name: what to call it in reports; not stored.
+        name: its name in reports; not stored.
         ranges: by conv, of those to be computed in int8; none in most adapters.
+        architecture: of the base.
     """
 
     updates: Mapping[str, Update]
     base_sha256: str
     scale: int
-    channels: int
+    channels: int | None
     training: Mapping[str, Any] = field(default_factory=dict)
     license: str = "unknown"
     name: str = ""
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    architecture: str = "span"
 
     @property
     def parameters(self) -> int:
-        """How many numbers it has."""
+        """The number of values in its updates."""
         return sum(u.a.size + u.b.size for u in self.updates.values())
 
 
-def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanNetwork:
-    """A base with adapters added to its weights: same size, same speed.
+def create(
+    base: Network,
+    updates: Mapping[str, Update],
+    training: Mapping[str, Any],
+    license: str,
+    ranges: Mapping[str, Range] | None = None,
+) -> Adapter:
+    """Make an adapter of a base; arguments as the attributes of `Adapter`."""
+    channels = base.channels if isinstance(base, SpanNetwork) else None
+    return Adapter(
+        updates,
+        base.sha256,
+        base.scale,
+        channels,
+        training,
+        license,
+        ranges=ranges or {},
+        architecture=base.architecture,
+    )
+
+
+def merge(base: N, adapters: Sequence[tuple[Adapter, float]]) -> N:
+    """Add adapters to the weights of a base: same size, same speed.
 
     Args:
         base: left as it was.
@@ -130,7 +158,7 @@ def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanN
     Raises:
         ModelError: an adapter of another base; says what both are.
     """
-    tensors = dict(base.weights)
+    weights = dict(base.weights)
     sums: dict[str, Any] = {}
     for adapter, strength in adapters:
         check_fits(adapter, base)
@@ -138,32 +166,33 @@ def merge(base: SpanNetwork, adapters: Sequence[tuple[Adapter, float]]) -> SpanN
             key = f"{conv}.weight"
             sums[key] = sums.get(key, 0.0) + strength * update.delta(base.weights[key].shape)
     for key, total in sums.items():  # all updates are added up before the one rounding
-        tensors[key] = (base.weights[key].astype(np.float64) + total).astype(np.float32)
-        if not np.isfinite(tensors[key]).all():
+        weights[key] = (base.weights[key].astype(np.float64) + total).astype(np.float32)
+        if not np.isfinite(weights[key]).all():
             raise ModelError(f"{key}: infinite after merging; use a smaller strength")
     merged = [{"adapter": a.name, "strength": s, "training": dict(a.training)} for a, s in adapters]
     name = "+".join([base.name, *(a.name if s == 1 else f"{a.name}:{s:g}" for a, s in adapters)])
     earlier = base.training.get("merged")
     training = {**base.training, "merged": [*(earlier if isinstance(earlier, list) else []), *merged]}
     license = " AND ".join(dict.fromkeys([base.license, *(a.license for a, _ in adapters)]))
-    return replace(base, weights=tensors, training=training, license=license, name=name)
+    return base.with_weights(weights, name=name, training=training, license=license)
 
 
-def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
-    """Refuse an adapter of another base.
+def check_fits(adapter: Adapter, base: Network) -> None:
+    """Check that an adapter was made for a base.
 
     Raises:
         ModelError: says what both are.
     """
     if adapter.base_sha256 != base.sha256:
+        kind = f"of {adapter.channels} channels" if adapter.channels else f"of the kind {adapter.architecture!r}"
         raise ModelError(
-            f"adapter {adapter.name} was made for a x{adapter.scale} base of {adapter.channels} channels, sha256 "
-            f"{adapter.base_sha256[:12]}; {base.name or 'the base'} is x{base.scale}, {base.channels} channels, "
+            f"adapter {adapter.name} was made for a x{adapter.scale} base {kind}, sha256 "
+            f"{adapter.base_sha256[:12]}; {base.name or 'the base'} is {_looks(base)}, "
             f"sha256 {base.sha256[:12]}; use the base it was made for"
         )
     for conv, update in adapter.updates.items():
         weight = base.weights.get(f"{conv}.weight")
-        if weight is None:
+        if weight is None or weight.ndim != 4:
             raise ModelError(f"adapter {adapter.name} updates {conv}, which the base does not have")
         rows, columns, inner = Update.shapes(weight.shape, update.rank)
         if update.a.shape != (inner, columns) or update.b.shape != (rows, inner):
@@ -171,15 +200,15 @@ def check_fits(adapter: Adapter, base: SpanNetwork) -> None:
                 f"adapter {adapter.name}: {conv} has lora_A {update.a.shape} and lora_B {update.b.shape}; rank "
                 f"{update.rank} of the base's conv has {(inner, columns)} and {(rows, inner)}"
             )
-    for conv, given in adapter.ranges.items():
+    for conv, bounds in adapter.ranges.items():
         weight = base.weights.get(f"{conv}.weight")
-        if weight is None or given.divisor.shape != weight.shape[1:2]:
+        if weight is None or bounds.divisor.shape != weight.shape[1:2]:
             raise ModelError(f"adapter {adapter.name} has a range of {conv} that the base has no place for")
 
 
 @dataclass(frozen=True)
 class Remainder:
-    """What an extracted adapter leaves out.
+    """The part of a difference that an extracted adapter leaves out.
 
     Attributes:
         convs: by conv, the share of the weight's change that is lost: Frobenius norm over Frobenius norm, 0..1.
@@ -190,11 +219,11 @@ class Remainder:
     total: float
 
 
-def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | None = None) -> tuple[Adapter, Remainder]:
-    """The low-rank adapter nearest to what distinguishes two models: truncated SVD in loralib's layout.
+def extract(base: Network, tuned: Network, rank: int, license: str | None = None) -> tuple[Adapter, Remainder]:
+    """Find the low-rank adapter nearest to the difference of two models: truncated SVD in loralib's layout.
 
     Args:
-        base, tuned: of equal scale, channels, mean and range.
+        base, tuned: of one kind, which differ in their weights alone.
         rank: of every conv, in loralib's sense: singular values kept are rank * kh. Convs that are equal in both are
             left out. Where a conv has fewer singular values, they are all kept.
         license: of the adapter; the tuned model's by default.
@@ -208,10 +237,10 @@ def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | Non
     """
     if rank < 1:
         raise UsageError(f"--rank must be at least 1, got {rank}")
-    kinds = [(m.scale, m.channels, m.mean, m.range) for m in (base, tuned)]
-    if kinds[0] != kinds[1]:
-        told = [f"{m.name} is x{m.scale}, {m.channels} channels, range {m.range:g}" for m in (base, tuned)]
-        raise ModelError(f"{told[0]}; {told[1]}; an adapter needs two models of one kind")
+    shapes = [{key: value.shape for key, value in network.weights.items()} for network in (base, tuned)]
+    if shapes[0] != shapes[1] or base.with_weights(tuned.weights).fingerprint != tuned.fingerprint:
+        kinds = [f"{network.name} is {_looks(network, detailed=True)}" for network in (base, tuned)]
+        raise ModelError(f"{kinds[0]}; {kinds[1]}; an adapter needs two models of one kind")
     updates, lost, losses, changes = {}, {}, 0.0, 0.0
     for key, before in base.weights.items():
         change = tuned.weights[key].astype(np.float64) - before
@@ -219,7 +248,7 @@ def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | Non
         changes += square
         if not square:
             continue
-        if not key.endswith(".weight"):
+        if not key.endswith(".weight") or before.ndim != 4:
             losses += square
             continue
         conv, height = key.removesuffix(".weight"), before.shape[2]
@@ -238,13 +267,19 @@ def extract(base: SpanNetwork, tuned: SpanNetwork, rank: int, license: str | Non
         raise ModelError(f"{base.name} and {tuned.name} have the same conv weights; there is nothing to extract")
     remainder = Remainder(lost, math.sqrt(losses / changes))
     training = {"extracted_from": tuned.name, "rank": rank, "lost": round(remainder.total, 6)}
-    chosen = tuned.license if license is None else license
-    return Adapter(updates, base.sha256, base.scale, base.channels, training, chosen), remainder
+    return create(base, updates, training, tuned.license if license is None else license), remainder
+
+
+def _looks(network: Network, detailed: bool = False) -> str:
+    """Return a few words on a network's kind, for messages."""
+    if not isinstance(network, SpanNetwork):
+        return f"x{network.scale}, of the kind {network.architecture!r}"
+    return f"x{network.scale}, {network.channels} channels" + (f", range {network.range:g}" if detailed else "")
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """What there is to know of an adapter, ready for JSON."""
-    return {
+    """Return what there is to know of an adapter, ready for JSON."""
+    facts = {
         "name": adapter.name,
         "format": FORMAT,
         "variant": "convlora",
@@ -258,10 +293,11 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "license": adapter.license,
         "training": dict(adapter.training),
     }
+    return facts if adapter.channels else facts | {"architecture": adapter.architecture}
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is safetensors and says that it is an adapter."""
+    """Return whether a file is safetensors and says that it is an adapter."""
     try:
         return read_safetensors(Path(path))[1].get("format") == FORMAT
     except ModelError:
@@ -281,45 +317,55 @@ def read(path: str | os.PathLike[str]) -> Adapter:
         raise ModelError(f"{path}: {what}")
     try:
         refuse_newer_version(path, header, FORMAT_VERSION)
-        ranks, alphas = parse_object(header["ranks"]), parse_object(header["alphas"])
-        if header["variant"] != "convlora" or ranks.keys() != alphas.keys() or not ranks:
-            raise ValueError("variant, ranks or alphas")
-        updates = {}
-        for conv, rank in ranks.items():
-            if not (isinstance(rank, int) and 1 <= rank <= 4096 and math.isfinite(float(alphas[conv]))):
-                raise ValueError(f"rank or alpha of {conv}")
-            updates[conv] = Update(
-                tensors.pop(f"{conv}.lora_A"), tensors.pop(f"{conv}.lora_B"), rank, float(alphas[conv])
-            )
-        ranges = {}
-        for conv in [key.removesuffix(".range") for key in tensors if key.endswith(".range")]:
-            low, high = (float(end) for end in tensors.pop(f"{conv}.range"))
-            divisor = tensors.pop(f"{conv}.divisor")
-            if not (
-                -math.inf < low <= 0 <= high < math.inf
-                and low < high
-                and np.isfinite(divisor).all()
-                and (divisor > 0).all()
-            ):
-                raise ValueError(f"range of {conv}")
-            ranges[conv] = Range(low, high, divisor)
-        if tensors:
-            raise ValueError(f"unexpected {next(iter(tensors))}")
-        adapter = Adapter(
-            updates,
-            header["base_sha256"],
-            int(header["scale"]),
-            int(header["channels"]),
-            parse_object(header.get("training", "{}")),
-            header.get("license", "unknown"),
-            path.stem,
-            ranges,
-        )
+        adapter = _parse(tensors, header, path.stem)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: damaged header ({error!r}); get the file again") from error
-    if not all(np.isfinite(t).all() for u in updates.values() for t in (u.a, u.b)):
+    if not all(np.isfinite(t).all() for u in adapter.updates.values() for t in (u.a, u.b)):
         raise ModelError(f"{path}: holds NaN or infinite numbers; get the file again")
     return adapter
+
+
+def _parse(tensors: dict[str, Float32], header: Mapping[str, str], name: str) -> Adapter:
+    """Make an adapter of the content of a file.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError: the content is damaged.
+    """
+    ranks, alphas = parse_object(header["ranks"]), parse_object(header["alphas"])
+    if header["variant"] != "convlora" or ranks.keys() != alphas.keys() or not ranks:
+        raise ValueError("variant, ranks or alphas")
+    updates = {}
+    for conv, rank in ranks.items():
+        if not (isinstance(rank, int) and 1 <= rank <= 4096 and math.isfinite(float(alphas[conv]))):
+            raise ValueError(f"rank or alpha of {conv}")
+        updates[conv] = Update(tensors.pop(f"{conv}.lora_A"), tensors.pop(f"{conv}.lora_B"), rank, float(alphas[conv]))
+    convs = [key.removesuffix(".range") for key in tensors if key.endswith(".range")]
+    ranges = {conv: _parse_range(tensors, conv) for conv in convs}
+    if tensors:
+        raise ValueError(f"unexpected {next(iter(tensors))}")
+    foreign = int(header["format_version"]) >= 3 and "channels" not in header
+    return Adapter(
+        updates,
+        header["base_sha256"],
+        int(header["scale"]),
+        None if foreign else int(header["channels"]),
+        parse_object(header.get("training", "{}")),
+        header.get("license", "unknown"),
+        name,
+        ranges,
+        header["architecture"] if foreign else "span",
+    )
+
+
+def _parse_range(tensors: dict[str, Float32], conv: str) -> Range:
+    """Take the range of a conv out of the tensors of a file."""
+    low, high = (float(end) for end in tensors.pop(f"{conv}.range"))
+    divisor = tensors.pop(f"{conv}.divisor")
+    if not (-math.inf < low <= 0 <= high < math.inf and low < high):
+        raise ValueError(f"range of {conv}")
+    if not (np.isfinite(divisor).all() and (divisor > 0).all()):
+        raise ValueError(f"range of {conv}")
+    return Range(low, high, divisor)
 
 
 def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = False) -> None:
@@ -330,11 +376,11 @@ def write(path: str | os.PathLike[str], adapter: Adapter, overwrite: bool = Fals
     """
     header = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION if adapter.ranges else 1),
+        "format_version": "3" if adapter.channels is None else "2" if adapter.ranges else "1",
         "variant": "convlora",
         "base_sha256": adapter.base_sha256,
         "scale": str(adapter.scale),
-        "channels": str(adapter.channels),
+        **({"architecture": adapter.architecture} if adapter.channels is None else {"channels": str(adapter.channels)}),
         "ranks": json.dumps({conv: u.rank for conv, u in adapter.updates.items()}),
         "alphas": json.dumps({conv: u.alpha for conv, u in adapter.updates.items()}),
         "training": json.dumps(adapter.training),

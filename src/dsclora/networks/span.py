@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -99,7 +99,7 @@ class SpanNetwork:
         name: str | None = None,
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
-    ) -> "SpanNetwork":
+    ) -> Self:
         """Return the network with other weights under the same names, and what else is given."""
         return replace(
             self,
@@ -109,12 +109,12 @@ class SpanNetwork:
             license=self.license if license is None else license,
         )
 
-    def scaled_for_fp16(self) -> "SpanNetwork":
+    def scaled_for_fp16(self) -> Self:
         """Return the same function on the input range 1.
 
         On the usual range of 255 the first conv's weights are so small that fp16 has few bits for them, ncnn's none.
         """
-        return with_range(self, 1.0)
+        return replace(self, **_ranged(self, 1.0))
 
     def to_onnx(
         self,
@@ -152,10 +152,14 @@ class SpanNetwork:
 
 
 def with_range(model: SpanNetwork, value_range: float) -> SpanNetwork:
-    """The same function on another input range: the first conv's weights are divided by what the range grows by."""
+    """Return the same function on another input range: the first conv's weights change by the ratio of the ranges."""
+    return replace(model, **_ranged(model, value_range))
+
+
+def _ranged(model: SpanNetwork, value_range: float) -> dict[str, Any]:
     key = "conv_1.eval_conv.weight"
     weight = (model.weights[key].astype(np.float64) * (model.range / value_range)).astype(np.float32)
-    return replace(model, weights={**model.weights, key: weight}, range=value_range)
+    return {"weights": {**model.weights, key: weight}, "range": value_range}
 
 
 def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.einsum) -> tuple[Any, Any]:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dsclora.networks import INPUT, OUTPUT
 from dsclora.networks.adapter import WEIGHT_LEVELS, Range
 from dsclora.networks.span import BLOCKS, SpanNetwork
 
 OPSET = 17
-INPUT, OUTPUT = "input", "output"
 
 
 def build(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsclora.networks import Network
+from dsclora.networks import adapter as adapters
 from dsclora.networks.adapter import Adapter, Range, Update
 from dsclora.networks.tensor_file import Float32
 
@@ -130,8 +131,7 @@ def to_adapter(
         license: SPDX identifier or a sentence.
         ranges: by conv, of those to be computed in int8.
     """
-    channels = getattr(base, "channels", None)  # SPAN's alone
-    return Adapter(extract(net), base.sha256, base.scale, channels, training, license, ranges=ranges or {})
+    return adapters.create(base, extract(net), training, license, ranges)
 
 
 def insert(net: nn.Module, updates: Mapping[str, Update]) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dsclora.engines import Engine
+from dsclora.engines import Engine, Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import RecipeError
 from dsclora.inference.strips import enlarge
@@ -25,7 +25,7 @@ logger = logging.getLogger("dsclora")
 
 def open_teacher(teacher: Network, device: torch.device) -> Engine:
     """Open a teacher on a device, with as many threads as PyTorch has."""
-    return open_engine(teacher, device=device.type, threads=torch.get_num_threads())  # type: ignore[arg-type]
+    return open_engine(teacher, Setting(device=device.type, threads=torch.get_num_threads()))
 
 
 def taught_stores(store: PairStore, guard: PairStore | None, teach_own: bool) -> list[PairStore]:

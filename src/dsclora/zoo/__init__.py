@@ -1,12 +1,18 @@
-"""What comes with the package: models and adapters with a card (Markdown) beside each, a recipe, some pictures."""
+"""The files that come with the package: models and adapters with a card (Markdown) each, recipes, some pictures.
 
+`index.json` says what the weights files hold, so that choosing one reads none (`scripts/zoo_index.py` writes it).
+"""
+
+import json
 import os
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from dsclora.errors import ModelError
-from dsclora.networks import adapter, span
+from dsclora.networks import Network, adapter, open_file, span
 
 DEFAULT = "span-x4"
 WIDE = "span-x4-wide"
@@ -15,17 +21,17 @@ WIDE = "span-x4-wide"
 
 
 def names() -> list[str]:
-    """Which models are bundled."""
-    return sorted(path.stem for path in _folder().glob("*.safetensors"))
+    """Return the names of the bundled models."""
+    return sorted(_index()["models"])
 
 
 def adapter_names() -> list[str]:
-    """Which adapters are bundled."""
-    return sorted(path.stem for path in adapters().glob("*.safetensors"))
+    """Return the names of the bundled adapters."""
+    return sorted(_index()["adapters"])
 
 
 def load(name: str) -> span.SpanNetwork:
-    """A bundled model by name, or a model file by path.
+    """Read a bundled model by name, or a model file by path.
 
     Raises:
         ModelError: neither; or the file is refused.
@@ -33,8 +39,18 @@ def load(name: str) -> span.SpanNetwork:
     return span.read(_find(name, _folder(), "model", names()))
 
 
+def open_network(name: str) -> Network:
+    """Read a bundled model by name, or any file that holds a network (`networks.open_file`).
+
+    Raises:
+        ModelError: neither; or the file is refused.
+        MissingExtraError: a `.pth` without torch installed.
+    """
+    return open_file(name) if Path(name).is_file() else load(name)
+
+
 def load_adapter(name: str) -> adapter.Adapter:
-    """A bundled adapter by name, or an adapter file by path.
+    """Read a bundled adapter by name, or an adapter file by path.
 
     Raises:
         ModelError: neither; or the file is refused.
@@ -43,45 +59,52 @@ def load_adapter(name: str) -> adapter.Adapter:
 
 
 def adapters() -> Path:
-    """Folder of the bundled adapters and their cards."""
+    """Return the folder of the bundled adapters and their cards."""
     return _folder() / "adapters"
 
 
 def purpose(name: str) -> str:
-    """What a bundled adapter is for, in the first words of its card."""
+    """Return the use of a bundled adapter, in the first words of its card."""
     card = (adapters() / f"{name}.md").read_text(encoding="utf-8")
-    said = re.search(r"^Adapter of `[^`]+` (for [^:.;]+)", card, re.MULTILINE)
-    return said.group(1) if said else "as its card says"
+    found = re.search(r"^Adapter of `[^`]+` (for [^:.;]+)", card, re.MULTILINE)
+    return found.group(1) if found else "as its card says"
+
+
+def base_of(added: adapter.Adapter) -> str | None:
+    """Return the name of the bundled model that an adapter fits, if there is one."""
+    models = _index()["models"]
+    return next((name for name, facts in models.items() if facts["sha256"] == added.base_sha256), None)
 
 
 def best_bundled(factor: float | None = None, added: adapter.Adapter | None = None) -> str:
-    """Name of the bundled model to take where none is named.
+    """Return the name of the bundled model to take where none is named.
 
     Args:
         factor: of the enlargement, if it is known: the smallest scale that reaches it is best and fastest.
-        added: an adapter, whose base it is to be.
+        added: an adapter, whose base the model must be.
     """
     if added is not None:
-        bases = [name for name in names() if load(name).sha256 == added.base_sha256]
-        if bases:
-            return bases[0]
+        base = base_of(added)
+        if base is not None:
+            return base
         factor = added.scale
-    scales = (scale for scale in range(1, 9) if factor is not None and scale >= factor)
-    return next((f"span-x{scale}" for scale in scales if f"span-x{scale}" in names()), DEFAULT)
+    models = _index()["models"]
+    able = [name for name in models if factor is not None and models[name]["scale"] >= factor]
+    return min(able, key=lambda name: (models[name]["scale"], models[name]["parameters"]), default=DEFAULT)
 
 
 def teacher_of(base: str) -> str | None:
-    """Name of the bundled model that teaches a bundled base where no teacher is named, if there is one."""
+    """Return the name of the bundled model that teaches a bundled base where no teacher is named, if there is one."""
     return WIDE if base in names() and base != WIDE else None
 
 
 def adapt_recipe() -> Path:
-    """The recipe of `dsclora adapt`."""
+    """Return the path of the recipe of `dsclora adapt`."""
     return _folder() / "adapt.toml"
 
 
 def int8_recipe() -> Path:
-    """The recipe of `dsclora quantize`."""
+    """Return the path of the recipe of `dsclora quantize`."""
     return _folder() / "int8.toml"
 
 
@@ -92,7 +115,7 @@ def recipes() -> Path:
 
 
 def general_pictures() -> Path:
-    """Folder of photographs to see what an adaptation forgets; sources in its README.md."""
+    """Return the folder of photographs that show what an adaptation forgets; its README.md names their sources."""
     return _folder() / "general"
 
 
@@ -104,6 +127,13 @@ def _find(name: str, folder: Path, kind: str, bundled: list[str]) -> Path:
         return path
     known = f"bundled: {', '.join(bundled)}" if bundled else "none is bundled"
     raise ModelError(f"no bundled {kind} is called {name!r}, and no such file exists; {known}")
+
+
+@cache
+def _index() -> dict[str, dict[str, Any]]:
+    """Return "models" and "adapters", each by name: see `scripts/zoo_index.py`."""
+    index: dict[str, dict[str, Any]] = json.loads((_folder() / "index.json").read_text(encoding="utf-8"))
+    return index
 
 
 def _folder() -> Path:
