@@ -108,11 +108,11 @@ def adapt_files(
         teacher = zoo.teacher_of(base)
     with processes.joined(device) as joined:
         network = zoo.load(base) if isinstance(base, str) else base
-        begun = zoo.load_adapter(start) if isinstance(start, str) else start
+        origin = zoo.load_adapter(start) if isinstance(start, str) else start
         teaching = zoo.load(teacher) if isinstance(teacher, str) else teacher
         run = Run(target.with_suffix(".run"), resume=resume, overwrite=overwrite, device=joined, report=report)
         run.refuse_earlier_run()
-        task = prepare(recipe, network, teaching, guarded=guard is not None, start=begun)
+        task = prepare(recipe, network, teaching, guarded=guard is not None, start=origin)
         selection = find_selection(
             task.recipe,
             pictures,

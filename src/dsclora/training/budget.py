@@ -19,7 +19,7 @@ logger = logging.getLogger("dsclora")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided at the start of a run and holds when it is resumed.
+    """The decisions at the start of a run, which hold when it is resumed.
 
     Attributes:
         factor: by which the recipe's stages are longer.
@@ -46,7 +46,7 @@ class Budget:
 
     @property
     def is_limited(self) -> bool:
-        """Whether it differs from the recipe's own length."""
+        """True where it differs from the recipe's own length."""
         return self._end is not None or self._iterations is not None
 
     @property

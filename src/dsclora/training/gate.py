@@ -24,7 +24,7 @@ WORTHWHILE = 0.001
 
 @dataclass(frozen=True)
 class Change:
-    """What an adapter does to a set of pictures, classic-y as `Protocol.capped_psnr`.
+    """The change that an adapter makes to a set of pictures, classic-y as `Protocol.capped_psnr`.
 
     Means are over pictures: of crops of one picture their mean counts, or one of many crops would decide.
 
@@ -51,7 +51,7 @@ class Change:
 
     @property
     def gains(self) -> list[float]:
-        """After minus before, by picture."""
+        """The PSNR after minus before, dB, by picture."""
         return [b - a for a, b in zip(self.before, self.after, strict=True)]
 
     @property
@@ -124,25 +124,25 @@ def judge(
         device: the device to compute on.
     """
     before, after = (_run(network, device) for network in (base, adapters.merge(base, [(adapter, 1.0)])))
-    shown: list[Sample] = []
-    held = Change(selection.confidence, groups=selection.test_groups)
+    examples: list[Sample] = []
+    change = Change(selection.confidence, groups=selection.test_groups)
     for sample in _compare(selection.test, base.scale, before, after, reduce):
-        held.add(sample, base.scale)
-        if len(shown) < samples:
-            shown.append(sample)
+        change.add(sample, base.scale)
+        if len(examples) < samples:
+            examples.append(sample)
     other = Change(selection.confidence, groups=selection.other_groups) if selection.other else None
     if other is not None:
         for sample in _compare(selection.other, base.scale, before, after, None):
             other.add(sample, base.scale)
-    accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
+    accepted = change.interval[0] > 0 and change.gain >= WORTHWHILE
     result = {
         "protocol": f"classic-y, at most {metrics.PSNR_CAP:g} dB a picture",
-        "held_out": held.describe(),
+        "held_out": change.describe(),
         "general": other.describe() if other else None,
         "accepted": accepted,
     }
     adapter = replace(adapter, training={**adapter.training, "result": result})
-    return Outcome(adapter, held, other, accepted, shown)
+    return Outcome(adapter, change, other, accepted, examples)
 
 
 def _run(network: Network, device: torch.device | str) -> Run:

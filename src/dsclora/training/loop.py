@@ -26,7 +26,7 @@ logger = logging.getLogger("dsclora")
 
 
 class Curve(Protocol):
-    """What the loop needs to know of a stage (`recipes.Stage` is one)."""
+    """The part of a stage that the loop needs (`recipes.Stage` is one)."""
 
     @property
     def iterations(self) -> int:

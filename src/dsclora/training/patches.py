@@ -286,6 +286,17 @@ def open_store(
     for stale in _pixels_in(directory):
         stale.unlink()
     _check_room(directory, _decoded(pairs, scale, copies, window, sizes), "the pictures")
+    rows = _decode(pairs, scale, directory, reduce, copies, window, sizes)
+    with files.replacing(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(key | {"lr": rows}))
+    return PairStore(directory, key | {"lr": rows})
+
+
+def _decode(
+    pairs: Sequence[Pair], scale: int, directory: Path, reduce: Callable[[Uint8, int], Uint8] | None, copies: int,
+    window: int | None, sizes: Sequence[float],
+) -> list[tuple[str, int, int]]:  # fmt: skip
+    """Write the pixels of pictures; return the name, height and width (LR) of each; arguments as `open_store`."""
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
         for number, pair in enumerate(pairs):
@@ -302,6 +313,4 @@ def open_store(
                         break
     if not rows:
         raise ImageError("none of the pictures can be read")
-    with files.replacing(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(key | {"lr": rows}))
-    return PairStore(directory, key | {"lr": rows})
+    return rows

@@ -73,11 +73,11 @@ def pretrain_files(
     recipe = recipe if isinstance(recipe, PretrainRecipe) else load_pretrain(recipe)
     with processes.joined(device) as joined:
         teaching = zoo.load(teacher) if isinstance(teacher, str) else teacher
-        begun = zoo.load(start) if isinstance(start, str) else start
-        if begun is not None and not isinstance(begun, SpanNetwork):
-            raise RecipeError(f"{begun.name} is no SPAN; a recipe trains SPANs alone")
+        origin = zoo.load(start) if isinstance(start, str) else start
+        if origin is not None and not isinstance(origin, SpanNetwork):
+            raise RecipeError(f"{origin.name} is no SPAN; a recipe trains SPANs alone")
         run = Run(Path(output), resume=resume, device=joined, report=report)
-        outcome = pretrain(recipe, Path(train), Path(valid), run, teaching, start=begun, compile=compile)
+        outcome = pretrain(recipe, Path(train), Path(valid), run, teaching, start=origin, compile=compile)
         run.discard_pictures()
     return outcome
 
@@ -155,7 +155,7 @@ def _check(recipe: PretrainRecipe, run: Run, teacher: Network | None, start: Spa
 
 @dataclass
 class _Job:
-    """What all parts of a run share; `train_part` trains one of them."""
+    """The inputs that all parts of a run share; `train_part` trains one of them."""
 
     recipe: PretrainRecipe
     train: Path

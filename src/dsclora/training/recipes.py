@@ -122,7 +122,7 @@ class PretrainStage(Stage):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What the stage changes for itself and the stages after it."""
+        """The values that the stage changes for itself and the stages after it."""
         keys = PretrainStage.model_fields.keys() - Stage.model_fields.keys()
         return {key: value for key in sorted(keys) if (value := getattr(self, key)) is not None}
 
@@ -132,7 +132,7 @@ class PretrainStage(Stage):
 
 
 class Recipe(_Strict):
-    """What all recipes have.
+    """The keys that all recipes have.
 
     Attributes:
         stages: one after the other.

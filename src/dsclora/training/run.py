@@ -24,7 +24,7 @@ logger = logging.getLogger("dsclora")
 
 @dataclass(frozen=True)
 class Progress:
-    """What is reported as training goes on.
+    """A report from a training that goes on.
 
     Attributes:
         step, steps: iterations done and in all.
@@ -122,12 +122,12 @@ class Run:
         path = self.folder / "precision"
 
         def decide() -> str:
-            if self.resume and path.exists() and (begun := path.read_text()) in ("bf16", "fp32"):
-                if begun != here:
+            if self.resume and path.exists() and (first := path.read_text()) in ("bf16", "fp32"):
+                if first != here:
                     logger.info(
-                        "%s: goes on in %s, in which it began, though here %s is the faster", self.folder, begun, here
+                        "%s: goes on in %s, in which it began, though here %s is the faster", self.folder, first, here
                     )
-                return begun
+                return first
             self.folder.mkdir(parents=True, exist_ok=True)
             path.write_text(here)
             return here

@@ -77,7 +77,7 @@ class _Held:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the same pictures validate and test."""
+        """True where the same pictures validate and test."""
         return self.validation is self.test
 
 
