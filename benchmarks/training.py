@@ -1,6 +1,6 @@
 """How fast training is: patches a second, the share of time that goes into data, and the ratio to a plain loop.
 
-    python benchmarks/training.py PHOTOGRAPHS [--recipe recipes/span-x4.toml] [--teacher MODEL] [--device cpu] [--json]
+    python benchmarks/training.py PHOTOGRAPHS [--recipe span-x4] [--teacher MODEL] [--device cpu] [--json]
 
 Rows, in turns in one process, the first stage of the recipe in all of them:
 - `plain`: what is usually written: a `DataLoader` of PNG files, decoded for every patch by workers beside the loop; the
@@ -32,7 +32,8 @@ from dsclora import zoo
 from dsclora.engines.torch import Torch
 from dsclora.errors import TrainingError
 from dsclora.networks import span, span_torch
-from dsclora.pictures.pairs import Uint8, find_pairs
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import find_pairs
 from dsclora.training import pretrain, recipes
 from dsclora.training.patches import PairStore, open_store
 from dsclora.training.teacher import cache_outputs
@@ -191,7 +192,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent.parent / "recipes" / "span-x4.toml")
+    parser.add_argument("--recipe", default="span-x4")
     parser.add_argument("--teacher", help="bundled model or model file; without one no row distils")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -11,6 +11,7 @@ The benchmarks are looked at once, by `compare.py BASE OUT/ROW.safetensors`.
 import argparse
 import copy
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ from torch import nn
 
 from dsclora import zoo
 from dsclora.networks import span, span_torch
-from dsclora.pictures import metrics
-from dsclora.pictures.pairs import read_for_validation
-from dsclora.training import adapt, convlora, loop
+from dsclora.training import convlora, loop
 from dsclora.training.convlora import LAYERED, Target
-from dsclora.training.objective import Objective, taught
+from dsclora.training.objective import Objective
 from dsclora.training.patches import PairStore, open_store
 from dsclora.training.recipes import AdaptRecipe, Lora, load_adapt
-from dsclora.training.selection import find_sources
+from dsclora.training.run import Run
+from dsclora.training.selection import find_selection
+from dsclora.training.teacher import taught_stores
+from dsclora.training.validation import ValidationSet
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,16 @@ def main() -> None:
     base = span.read(given.base)
     # with a guard the base can teach, as in `dsclora adapt`
     teaches = given.teacher or (given.base if given.guard else None)
-    border = metrics.protocol("classic-y", base.scale).border
-    sources = find_sources(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, given.guard, say=print)
-    valid = list(read_for_validation(sources.choose, base.scale, border))
-    store = open_store(sources.train, base.scale, given.out / "pictures", print)
-    guard = open_store(sources.guard, base.scale, given.out / "guard", print) if sources.guard else None
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    selection = find_selection(load_adapt(zoo.adapt_recipe()), given.train, base.scale, given.valid, given.guard)
+    valid = ValidationSet.read(selection.validation, base.scale)
+    store = open_store(selection.train, base.scale, given.out / "pictures")
+    guard = open_store(selection.guard, base.scale, given.out / "guard") if selection.guard else None
     teaching = None
     if teaches:
         teacher = span.read(teaches)
         teaching = span_torch.from_network(teacher).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for one in taught(store, guard, given.teach_own):
+        for one in taught_stores(store, guard, given.teach_own):
             one.add_teacher(teacher.fingerprint[:16], span_torch.uint8_function(teaching))
     for name in given.rows or ROWS:
         row, begin = ROWS[name], time.perf_counter()
@@ -111,7 +113,7 @@ def main() -> None:
 
 
 def train(
-    row: Row, plain: nn.Module, stores: tuple[PairStore, PairStore | None], valid: adapt.Whole,
+    row: Row, plain: nn.Module, stores: tuple[PairStore, PairStore | None], valid: ValidationSet,
     teaching: span_torch.Span | None, given: argparse.Namespace, name: str,
 ) -> tuple[span_torch.Span, float, int]:  # fmt: skip
     """One round: the network with what was learnt merged in, its PSNR on `valid`, and how many numbers were trained."""
@@ -134,19 +136,14 @@ def train(
     taps = [f"block_{number}" for number in range(1, 7)]
     objective = Objective(recipe, *stores, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"
-    fitted, best = loop.fit(
+    fitted, best = loop.train(
         net,
         recipe.stages,
         objective,
-        lambda candidate: adapt.mean_psnr(candidate, valid),
-        folder,
-        ema=0.995,
-        clip=1.0,
-        validate_every=250,
-        checkpoint_every=250,
-        identity=json.dumps([name, {k: str(v) for k, v in vars(given).items() if k not in ("rows", "out")}]),
-        resume=True,
-        validate_first=True,
+        lambda candidate: valid.score(convlora.detach(candidate, merged=True)),
+        Run(folder, resume=True),
+        loop.Settings(ema=0.995, clip=1.0, validate_every=250, checkpoint_every=250, validate_first=True),
+        json.dumps([name, {k: str(v) for k, v in vars(given).items() if k not in ("rows", "out")}]),
     )
     merged = convlora.detach(fitted, merged=True)
     assert isinstance(merged, span_torch.Span)

@@ -56,7 +56,7 @@ def at(base: span.SpanNetwork, name: str, strength: float) -> span.SpanNetwork:
 def crops(names: list[str]) -> list[int]:
     """Of each picture a number that is the same for crops of one, told by names unless most of them are alike."""
     groups = grouping.group(names, [np.zeros(0, np.uint64)] * len(names))
-    return list(range(len(names))) if grouping.alike(groups, 1) else grouping.numbered(groups, len(names))
+    return list(range(len(names))) if grouping.are_alike(groups, 1) else grouping.numbered(groups, len(names))
 
 
 def scores(model: span.SpanNetwork | None, scale: int, folder: Path, size: float) -> list[evaluate.Score]:

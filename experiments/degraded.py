@@ -20,13 +20,13 @@ from dsclora.training.recipes import load_adapt
 def main() -> None:
     """Write the folders."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", help="a file, or a bundled recipe's name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--at", nargs="+", type=float, default=[0.0, 0.5, 1.0])
     given = parser.parse_args()
-    chain = load_adapt(given.recipe).degrade
+    chain = load_adapt(given.recipe).at_scale(given.scale).degrade
     for at in given.at:
         steps = fixed(chain, at)
         folders = given.out / f"{at:g}" / "HR", given.out / f"{at:g}" / f"LRx{given.scale}"

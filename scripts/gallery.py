@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
 from dsclora import zoo
@@ -16,12 +15,12 @@ from dsclora.engines.choice import open_engine
 from dsclora.inference.strips import enlarge
 from dsclora.networks import adapter
 from dsclora.pictures import comparison
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.degrade import degrade, fixed
 from dsclora.pictures.read import find_pictures, read_rgb8
 from dsclora.pictures.resize import imresize
 from dsclora.training.recipes import load_adapt
 
-Uint8 = npt.NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 PHOTOGRAPHS = ("coffee", "astronaut")  # of zoo/general
@@ -55,8 +54,7 @@ def main() -> None:
             continue  # for int8: it is to change nothing
         base = zoo.load(str(added.training["base"]))
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
-        recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
-        chain = fixed(load_adapt(recipe).degrade)
+        chain = fixed(load_adapt(name.removeprefix(f"{base.name}-")).at_scale(base.scale).degrade)
         if chain:
             said = ", ".join(SAID[step.kind].format(step.strength[0]) for step in chain if step.kind in SAID)
             rows = []

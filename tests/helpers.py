@@ -14,7 +14,6 @@ import pyvips
 from dsclora.networks import span
 from dsclora.networks.span import SpanNetwork
 
-Uint8 = npt.NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parent.parent
 CPUINFO = Path("/proc/cpuinfo")
 CPU_FLAGS = frozenset(CPUINFO.read_text().split()) if CPUINFO.exists() else frozenset[str]()

@@ -1,11 +1,13 @@
 """The network: the collapse is exact, the training form is what its definition says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from dsclora.networks import span_torch
+from dsclora.networks import span, span_torch
 from helpers import random_model
 
 
@@ -91,3 +93,13 @@ def test_expand_to_another_scale_reduces_or_repeats_sub_pixels(given: int, wante
         own = span_torch.from_network(model)(lr)
         of_size = functional.adaptive_avg_pool2d(own, (9 * wanted, 11 * wanted))
         assert (net(lr) - of_size).abs().max() < 1e-4 * own.abs().max()
+
+
+def test_saved_model_equals_the_trained_network() -> None:
+    torch.manual_seed(0)
+    net = span_torch.SpanTrain(6, 2, range=16.0).eval()
+    model = span.with_range(span_torch.to_network(net, {}, "MIT"), 255.0)
+    x = torch.rand(1, 3, 10, 10)
+    with torch.inference_mode():
+        assert torch.allclose(span_torch.from_network(model)(x), net(x), atol=1e-4)
+    assert replace(model, name="x").sha256 == model.sha256

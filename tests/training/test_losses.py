@@ -103,7 +103,7 @@ PEAK = """
 import re, sys, torch
 from pathlib import Path
 from torch.nn import functional
-from dsclora.losses import spatial_affinity
+from dsclora.training.losses import spatial_affinity
 torch.set_num_threads(1)
 def peak():  # not ru_maxrss, which a process inherits from its parent
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -17,9 +17,10 @@ from dsclora.networks.adapter import Adapter, Range, Update
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures.degrade import Degradation
 from dsclora.pictures.metrics import psnr
-from dsclora.training import convlora, fake_quant, loop
+from dsclora.training import convlora, fake_quant
 from dsclora.training.quantize import quantize
 from dsclora.training.recipes import AdaptRecipe, Lora, Stage
+from dsclora.training.run import Progress, Run
 from helpers import CPU_FLAGS, dsclora_, parsed, photo, random_model, save
 
 OVERFLOWS = "avx2" in CPU_FLAGS and not CPU_FLAGS & {"avx512_vnni", "avx_vnni"}
@@ -72,7 +73,7 @@ def test_zero_stays_zero_and_borders_with_it() -> None:
 
 def test_gradients_reach_the_update_and_the_range() -> None:
     student = convlora.attach(span_torch.from_network(random_model()))
-    net = fake_quant.quantize(student, calibrated(random_model()))
+    net = fake_quant.insert_fake_quant(student, calibrated(random_model()))
     net(batch()).square().sum().backward()
     gradients = {name: p.grad for name, p in net.named_parameters() if p.requires_grad}
     assert {name.rsplit(".", 1)[1] for name in gradients} == {"lora_A", "lora_B", "stretch"}
@@ -92,7 +93,7 @@ def test_the_runtimes_compute_what_is_simulated(runtime: str, balance: float, mo
     proto = span_graph.build(model, ranges=ranges).SerializeToString()
     lr = batch(19, 23, seed=9)
     with torch.inference_mode():
-        wanted = fake_quant.quantize(span_torch.from_network(model), ranges)(lr).clamp(0, 1).numpy()
+        wanted = fake_quant.insert_fake_quant(span_torch.from_network(model), ranges)(lr).clamp(0, 1).numpy()
         exact = span_torch.from_network(model)(lr).clamp(0, 1).numpy()
     if runtime == "onnxruntime":
         session = import_onnxruntime().InferenceSession(proto, providers=["CPUExecutionProvider"])
@@ -140,8 +141,8 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
 def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     avoid_overflow(monkeypatch)
     model, folders = random_model(), pictures(tmp_path)
-    seen: list[loop.Progress] = []
-    outcome = quantize(RECIPE, model, *folders, tmp_path / "run", report=seen.append)
+    seen: list[Progress] = []
+    outcome = quantize(RECIPE, model, *folders, Run(tmp_path / "run", report=seen.append))
     assert outcome.trained > outcome.calibrated + 0.02
     assert outcome.adapter.ranges.keys() == calibrated(model).keys()
     assert seen[-1].step == 40
@@ -149,13 +150,15 @@ def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path, monkeypatch
     report = export.export(merged, "openvino", tmp_path / "out", precision="int8", ranges=outcome.adapter.ranges)
     assert report.files[0].name.endswith("_int8.xml")
     with pytest.raises(OutputError, match="holds a run already"):
-        quantize(RECIPE, model, *folders, tmp_path / "run")
-    again = quantize(RECIPE, model, *folders, tmp_path / "run", resume=True)
+        quantize(RECIPE, model, *folders, Run(tmp_path / "run"))
+    again = quantize(RECIPE, model, *folders, Run(tmp_path / "run", resume=True))
     assert again.trained == outcome.trained
 
 
 def test_the_optimiser_is_the_recipes(tmp_path: Path) -> None:
-    quantize(RECIPE.model_copy(update={"optimiser": "soap"}), random_model(), *pictures(tmp_path), tmp_path / "run")
+    quantize(
+        RECIPE.model_copy(update={"optimiser": "soap"}), random_model(), *pictures(tmp_path), Run(tmp_path / "run")
+    )
     saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert any("factor0" in state for state in saved["optimiser"]["state"].values())
 
@@ -175,12 +178,12 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     affine = [stage.model_copy(update={"affinity_weight": 1.0}) for stage in RECIPE.stages]
     for change in ({"degrade": [Degradation(kind="blur")]}, {"teacher_ensemble": True}, {"stages": affine}):
         with pytest.raises(RecipeError, match="leave out degrade"):
-            quantize(RECIPE.model_copy(update=change), model, *folders, tmp_path / "run")
+            quantize(RECIPE.model_copy(update=change), model, *folders, Run(tmp_path / "run"))
     wrong = RECIPE.model_copy(update={"lora": [Lora(convs="nothing", rank=1, alpha=1)]})
     with pytest.raises(RecipeError, match="no conv is called"):
-        quantize(wrong, model, *folders, tmp_path / "run")
+        quantize(wrong, model, *folders, Run(tmp_path / "run"))
     with pytest.raises(ValueError, match="is no conv"):
-        fake_quant.quantize(span_torch.from_network(model), {"block_1": Range(-1, 1, np.ones(6, np.float32))})
+        fake_quant.insert_fake_quant(span_torch.from_network(model), {"block_1": Range(-1, 1, np.ones(6, np.float32))})
     with pytest.raises(UsageError, match="int8 needs the ranges"):
         export.export(model, "onnx", tmp_path, precision="int8")
     with pytest.raises(UsageError, match="no int8"):

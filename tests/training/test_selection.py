@@ -8,7 +8,7 @@ import pytest
 from dsclora.errors import ImageError, RecipeError
 from dsclora.pictures.pairs import Pair
 from dsclora.training import selection
-from dsclora.training.selection import find_sources
+from dsclora.training.selection import find_selection
 from helpers import photo, save
 from helpers_training import recipe
 
@@ -23,48 +23,48 @@ def names(pairs: list[Pair]) -> set[str]:
     return {pair.name for pair in pairs}
 
 
-def test_pictures_to_judge_by_are_not_trained_on(tmp_path: Path) -> None:
+def test_pictures_to_judge_by_are_not_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = folder(tmp_path / "images", 8)
     save(tmp_path / "valid" / "crop.png", photo(96, 96, seed=3)[8:90, 4:88])
     folder(tmp_path / "valid", 3, first=20)
-    said: list[str] = []
-    found = find_sources(recipe(), images, 2, valid=tmp_path / "valid", say=said.append)
+    found = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
     assert names(found.train) == {f"p{n}x" for n in range(8)} - {"p3x"}
-    assert names(found.choose) == names(found.judge) == {"crop", "p20x", "p21x", "p22x"}
+    assert names(found.validation) == names(found.test) == {"crop", "p20x", "p21x", "p22x"}
     assert found.confidence == 0.99
-    assert any("p3x" in line and "to judge by" in line for line in said)
-    assert any("99 %" in line for line in said)
+    assert any("p3x" in line and "to judge by" in line for line in caplog.messages)
+    assert any("99 %" in line for line in caplog.messages)
     with pytest.raises(ImageError, match="every picture shows"):
-        find_sources(recipe(), images, 2, valid=images)
+        find_selection(recipe(), images, 2, valid=images)
 
 
 def test_few_pictures_to_judge_by_are_refused_before_training(tmp_path: Path) -> None:
     images = folder(tmp_path / "images", 5)
     with pytest.raises(ImageError, match=r"images: 5 different pictures .* --valid"):
-        find_sources(recipe(), images, 2)
+        find_selection(recipe(), images, 2)
     with pytest.raises(ImageError, match="2 different pictures, too few to be certain"):
-        find_sources(recipe(), images, 2, valid=folder(tmp_path / "valid", 2, first=9))
+        find_selection(recipe(), images, 2, valid=folder(tmp_path / "valid", 2, first=9))
 
 
-def test_many_pictures_to_judge_by_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pictures_to_judge_by_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(selection, "MOST_HELD_OUT", 5)
     images, valid = folder(tmp_path / "images", 2), folder(tmp_path / "valid", 12, first=20)
-    said: list[str] = []
-    found = find_sources(recipe(), images, 2, valid=valid, say=said.append)
-    assert len(found.judge) == 5
-    assert names(found.judge) != {f"p{n}x" for n in range(20, 25)}, "not the first ones"
-    assert found == find_sources(recipe(), images, 2, valid=valid)
-    assert any("5 of 12 pictures" in line for line in said)
+    found = find_selection(recipe(), images, 2, valid=valid)
+    assert len(found.test) == 5
+    assert names(found.test) != {f"p{n}x" for n in range(20, 25)}, "not the first ones"
+    assert found == find_selection(recipe(), images, 2, valid=valid)
+    assert any("5 of 12 pictures" in line for line in caplog.messages)
 
 
 def test_of_many_large_pictures_the_middle_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes count, and copies where they are made."""
     monkeypatch.setattr(selection, "_STORE", 6 * 3 * 160**2)
     images = folder(tmp_path / "images", 6)
-    assert find_sources(recipe(copies=4), images, 2).windows[0] == 160
-    assert find_sources(recipe(sizes=[1.0, 0.8, 0.6, 0.5]), images, 2).windows[0] == 80
+    assert find_selection(recipe(copies=4), images, 2).windows[0] == 160
+    assert find_selection(recipe(sizes=[1.0, 0.8, 0.6, 0.5]), images, 2).windows[0] == 80
     degraded = recipe(copies=4, degrade=[{"kind": "jpeg", "strength": [50, 50]}])
-    assert find_sources(degraded, images, 2).windows[0] == 80
+    assert find_selection(degraded, images, 2).windows[0] == 80
 
 
 def test_what_a_small_size_shows_of_a_picture_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,64 +75,62 @@ def test_what_a_small_size_shows_of_a_picture_is_looked_at(tmp_path: Path, monke
     save(tmp_path / "valid" / "edge.png", photo(400, 400, seed=2)[:, 70:150])  # outside 135 to 265, inside 70 to 330
     folder(tmp_path / "valid", 3, first=20)
     for size, trained in ((1.0, 6), (0.5, 5)):
-        found = find_sources(recipe(sizes=[1.0, size]), images, 2, valid=tmp_path / "valid")
+        found = find_selection(recipe(sizes=[1.0, size]), images, 2, valid=tmp_path / "valid")
         assert found.windows[0] == 130
         assert len(found.train) == trained
 
 
-def test_series_too_large_to_hold_out_are_told(tmp_path: Path) -> None:
+def test_series_too_large_to_hold_out_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = tmp_path / "images"
     for n in range(24):
         save(images / (f"scan1-{n}.png" if n < 10 else f"p{n}x.png"), photo(70, 70, seed=n))
-    said: list[str] = []
-    find_sources(recipe(), images, 2, say=said.append)
-    assert any("10 pictures are of 1 series too large to be held out" in line for line in said)
-    assert any("by their names 24 pictures are of 15 series" in line for line in said)
-    said.clear()
-    find_sources(recipe(holdout=0.5), images, 2, say=said.append)
-    assert not any("too large to be held out" in line for line in said)
+    find_selection(recipe(), images, 2)
+    assert any("10 pictures are of 1 series too large to be held out" in line for line in caplog.messages)
+    assert any("by their names 24 pictures are of 15 series" in line for line in caplog.messages)
+    caplog.clear()
+    find_selection(recipe(holdout=0.5), images, 2)
+    assert not any("too large to be held out" in line for line in caplog.messages)
 
 
 def test_a_guard_has_nothing_of_the_images(tmp_path: Path) -> None:
     images, guard = folder(tmp_path / "images", 8), folder(tmp_path / "guard", 8, first=20)
     save(guard / "same.png", photo(96, 96, seed=2))
-    found = find_sources(recipe(), images, 2, guard=guard)
-    assert names(found.guard) | names(found.general) == {f"p{n}x" for n in range(20, 28)}
-    assert not names(found.guard) & names(found.general)
+    found = find_selection(recipe(), images, 2, guard=guard)
+    assert names(found.guard) | names(found.other) == {f"p{n}x" for n in range(20, 28)}
+    assert not names(found.guard) & names(found.other)
 
 
 def test_enough_pictures_are_chosen_by_and_judged_by_apart(tmp_path: Path) -> None:
-    found = find_sources(recipe(), folder(tmp_path / "images", 40, side=70), 2)
+    found = find_selection(recipe(), folder(tmp_path / "images", 40, side=70), 2)
     assert len(found.train) == 32
-    assert not names(found.choose) & names(found.judge)
-    assert len(set(found.judge_groups)) == len(found.judge) == 4
+    assert not names(found.validation) & names(found.test)
+    assert len(set(found.test_groups)) == len(found.test) == 4
     assert found.confidence == 0.95
 
 
-def test_names_that_make_too_few_groups_are_not_believed(tmp_path: Path) -> None:
+def test_names_that_make_too_few_groups_are_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Pages of one episode to judge by, and photographs of three days: different pictures all the same."""
     images = folder(tmp_path / "images", 8)
     for n in range(8):
         save(tmp_path / "valid" / f"ep7_{n:03}.png", photo(96, 96, seed=40 + n))
         save(tmp_path / "phone" / f"IMG_2024010{n % 3}_1{n}3012.png", photo(96, 96, seed=40 + n))
-    said: list[str] = []
-    found = find_sources(recipe(), images, 2, valid=tmp_path / "valid", say=said.append)
-    assert len(set(found.judge_groups)) == 8
-    assert any("names are too much alike" in line for line in said)
-    assert len(find_sources(recipe(), tmp_path / "phone", 2).train) == 4
+    found = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
+    assert len(set(found.test_groups)) == 8
+    assert any("names are too much alike" in line for line in caplog.messages)
+    assert len(find_selection(recipe(), tmp_path / "phone", 2).train) == 4
 
 
 def test_crops_of_one_guard_picture_are_one_draw_of_what_is_forgotten(tmp_path: Path) -> None:
     images = folder(tmp_path / "images", 8)
     for n in range(30):
         save(tmp_path / "guard" / f"{n // 3:04}_s{n % 3}.png", photo(96, 96, seed=50 + n))
-    found = find_sources(recipe(), images, 2, guard=tmp_path / "guard")
-    groups = {pair.name: number for pair, number in zip(found.general, found.general_groups, strict=True)}
+    found = find_selection(recipe(), images, 2, guard=tmp_path / "guard")
+    groups = {pair.name: number for pair, number in zip(found.other, found.other_groups, strict=True)}
     assert len(groups) > len(set(groups.values())) > 1
     assert all((groups[a] == groups[b]) == (a[:4] == b[:4]) for a in groups for b in groups)
 
 
-def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for n in range(9):
         hr = photo(96, 96, seed=n)
         save(tmp_path / "HR" / f"p{n}x.png", hr)
@@ -141,14 +139,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     save(tmp_path / "HR" / "p1x.png", np.zeros((4, 4, 3), np.uint8))
     save(tmp_path / "LRx2" / "p1x.png", np.zeros((2, 2, 3), np.uint8))
     save(tmp_path / "LRx2" / "p2x.png", np.zeros((20, 20, 3), np.uint8))
-    said: list[str] = []
-    found = find_sources(recipe(), tmp_path, 2, say=said.append)
-    assert len(names(found.train) | names(found.judge)) == 6
-    left_out = [line for line in said if line.startswith("left out")]
+    found = find_selection(recipe(), tmp_path, 2)
+    assert len(names(found.train) | names(found.test)) == 6
+    left_out = [line for line in caplog.messages if line.startswith("left out")]
     assert len(left_out) == 3
     assert "too small" in left_out[1]
     assert "another scale" in left_out[2]
-    find_sources(recipe(), tmp_path, 3, say=said.append)
-    assert any("has LRx2 but no LRx3" in line for line in said)
+    find_selection(recipe(), tmp_path, 3)
+    assert any("has LRx2 but no LRx3" in line for line in caplog.messages)
     with pytest.raises(RecipeError, match="LR pictures of its own"):
-        find_sources(recipe(degrade=[{"kind": "noise", "strength": (1, 2)}]), tmp_path, 2)
+        find_selection(recipe(degrade=[{"kind": "noise", "strength": (1, 2)}]), tmp_path, 2)

@@ -9,17 +9,21 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import dsclora
 from dsclora.cli.console import printable
-from dsclora.errors import DscloraError, MissingExtraError, RecipeError, UsageError
+from dsclora.errors import DscloraError, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from dsclora.cli.console import Meter
 
 app = typer.Typer(
     name="dsclora",
@@ -371,7 +375,9 @@ def _or_none(value: float) -> float | None:
 @app.command()
 def pretrain(
     ctx: typer.Context,
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; see recipes/ in the repository.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A bundled recipe's name, such as span-x4 or quick, or a TOML file.")
+    ],
     train: Annotated[Path, typer.Option("--train", help="Folder of HR pictures to train on.")],
     valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
     teacher: Annotated[
@@ -394,29 +400,24 @@ def pretrain(
 ) -> None:
     """Train a base model, from scratch or from another model's weights.
 
-    Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
+    Example: dsclora pretrain span-x4 --train photos/ --valid held-out/
 
     On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora pretrain ...
     """
-    try:
-        import torch
-
-        from dsclora import zoo
-        from dsclora.training import loop, patches, processes, recipes
-        from dsclora.training import pretrain as verb
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
     from dsclora.cli.console import Meter
+    from dsclora.training import recipes
+    from dsclora.training.pretrain import pretrain_files
+    from dsclora.training.run import Progress
 
     loaded = recipes.load_pretrain(recipe)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    own = ctx.with_resource(processes.joined(device))
-    folder = output or Path("runs") / recipe.stem
-    with Meter(sum(stage.iterations for stage in loaded.stages), "iteration", quiet=processes.rank() > 0) as meter:
+    _, quiet = _start_training(ctx, device, threads)
+    with (
+        Meter(sum(stage.iterations for stage in loaded.stages), "iteration", quiet=quiet) as meter,
+        _notices(meter),
+    ):
         first: list[int] = []
 
-        def report(p: loop.Progress) -> None:
+        def report(p: Progress) -> None:
             first.append(p.step)
             meter.at(p.step, p.step - first[0], f"{p.step}/{p.steps} loss {p.loss:.5f} best {p.best:.3f} dB")
             if p.score is not None or verbose:
@@ -426,26 +427,56 @@ def pretrain(
                     f"{p.seconds_per_step:.3f} s/iteration  left {p.seconds_left / 60:.0f} min{score}"
                 )
 
-        outcome = verb.pretrain(
+        outcome = pretrain_files(
             loaded,
-            train,
-            valid,
-            folder,
-            zoo.load(teacher) if teacher else None,
-            start=zoo.load(start) if start else None,
+            train=train,
+            valid=valid,
+            output=output or Path("runs") / Path(recipe).stem,
+            teacher=teacher,
+            start=start,
             resume=resume,
-            device=own,
+            device=device,
             compile=compile,
             report=report,
-            say=meter.say,
         )
-    if processes.rank() > 0:
+    if quiet:
         return
-    patches.discard(folder / "pictures")
     if as_json:
         _print_json({"model": outcome.path, "psnr": outcome.psnr, "sha256": outcome.model.sha256})
     else:
         _say(f"{outcome.path}: {outcome.psnr:.4f} dB on {valid} (classic-y), {outcome.model.parameters:,} parameters")
+
+
+def _start_training(ctx: typer.Context, device: str, threads: int | None) -> tuple[Any, bool]:
+    """Set PyTorch's threads and join the processes of `torchrun`: this process's device, and whether another speaks."""
+    import torch
+
+    import dsclora.training  # noqa: F401 (says what is missing of the extra)
+    from dsclora.training import processes
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    joined = ctx.with_resource(processes.joined(device))
+    return joined, processes.rank() > 0
+
+
+@contextmanager
+def _notices(meter: "Meter") -> Iterator[None]:
+    """Print what the package logs above a bar."""
+
+    class Above(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meter.say(record.getMessage())
+
+    logger, handler = logging.getLogger("dsclora"), Above()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 @app.command()
@@ -466,7 +497,10 @@ def adapt(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Adapter file to write. Default: IMAGES.safetensors.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A TOML file, or a bundled recipe: docs, jpeg, noise, blur, comic or photo."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Scale the recipe to this time.")] = None,
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Scale it to this many steps.")] = None,
     valid: Annotated[
@@ -496,103 +530,61 @@ def adapt(
 
     On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora adapt ... (whose exit code is 0 or 1 alone)
     """
-    try:
-        import torch
-
-        from dsclora import zoo
-        from dsclora.networks import adapter
-        from dsclora.training import adapt as verb
-        from dsclora.training import patches, processes, recipes, report_page
-        from dsclora.training.selection import find_sources
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
     from dsclora.cli.console import Meter
+    from dsclora.training.adapt import adapt_files
+    from dsclora.training.run import Progress
 
-    begin = time.monotonic()
-    if minutes is not None and iterations is not None:
-        raise UsageError("--minutes and --iterations exclude each other")
-    if minutes is not None and not 0 < minutes < 1e6:
-        raise UsageError(f"--minutes must be positive, got {minutes}")
-    target = output or Path(f"{images.resolve().name}.safetensors")
-    if target.suffix != ".safetensors" or target.is_dir():
-        raise UsageError(f"{target}: an adapter's file ends in .safetensors")
-    rejected = target.with_suffix(".rejected.safetensors")
-    for path in (target, target.with_suffix(".html"), rejected, rejected.with_suffix(".html")):
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists already; choose another --output or pass --overwrite")
-    loaded = recipes.load_adapt(recipe or zoo.adapt_recipe())
-    if threads is not None:
-        torch.set_num_threads(threads)
-    own = ctx.with_resource(processes.joined(device))
-    model = zoo.load(base)
-    begun = zoo.load_adapter(start) if start else None
-    teacher = teacher or (zoo.teacher_of(base) if guard is not None else None)
-    teaching = zoo.load(teacher) if teacher else None
-    folder = target.with_suffix(".run")
-    verb.check(
-        loaded, model, folder, teaching, guarded=guard is not None, start=begun, resume=resume, overwrite=overwrite
-    )
-    with Meter(1, "run", quiet=processes.rank() > 0) as meter:
-        sources = find_sources(
-            loaded, images, model.scale, valid, guard, None if guard else zoo.general_pictures(), meter.say
-        )
-        if minutes is not None:  # looking at the pictures counts
-            left = minutes - (time.monotonic() - begin) / 60
-            if left < 0.1:
-                meter.say(
-                    f"looking at the pictures took all of {minutes:g} minutes; what is trained now is not worth much"
-                )
-            minutes = max(0.1, left)
+    _, quiet = _start_training(ctx, device, threads)
+    with Meter(1, "run", quiet=quiet) as meter, _notices(meter):
 
-        def report(p: Any) -> None:
+        def report(p: Progress) -> None:
             meter.at(p.step / p.steps, p.step / p.steps, f"{p.step}/{p.steps} best {p.best:.3f} dB")
             if p.score is not None or verbose:
                 score = f"  held-out {p.score:.4f} dB (best {p.best:.4f})" if p.score is not None else ""
                 left = f"  left {p.seconds_left / 60:.1f} min" if p.step else "  the base"
                 meter.say(f"{p.step}/{p.steps}{left}{score}")
 
-        outcome = verb.adapt(
-            loaded,
-            model,
-            sources,
-            folder,
-            teaching,
+        done = adapt_files(
+            images,
+            base=base,
+            output=output,
+            teacher=teacher,
+            guard=guard,
+            valid=valid,
+            recipe=recipe,
+            start=start,
             minutes=minutes,
             iterations=iterations,
-            start=begun,
             resume=resume,
             overwrite=overwrite,
-            device=own,
+            device=device,
             report=report,
-            say=meter.say,
         )
-    if processes.rank() > 0:
+    if quiet:
         return
-    written = target if outcome.accepted else rejected
-    shown = written.with_suffix(".html")
-    adapter.write(written, outcome.adapter, overwrite)
-    result = outcome.adapter.training["result"]
-    rows = list(zip(outcome.change.names, outcome.change.before, outcome.change.after, strict=True))
-    report_page.write(shown, target.stem, result, dict(outcome.adapter.training), rows, outcome.samples, overwrite)
-    for store in ("pictures", "guard"):
-        patches.discard(folder / store)
     if as_json:
-        _print_json({"adapter": written, "report": shown, "parameters": outcome.adapter.parameters, **result})
+        facts = {"adapter": done.path, "report": done.report, "parameters": done.adapter.parameters}
+        _print_json({**facts, **done.result})
     else:
-        held, general = result["held_out"], result["general"]
-        for label, change in (("held-out", held), ("general", general)):
-            if change:
-                low, high = change["interval"]
-                _say(
-                    f"{label} pictures ({change['pictures']}): {change['before']:.3f} -> {change['after']:.3f} dB, "
-                    f"{change['gain']:+.3f} ({change['confidence']:.0%} interval {low:+.3f} to {high:+.3f})"
-                )
-        if outcome.accepted:
-            _say(f"{written}: {outcome.adapter.parameters:,} numbers; report: {shown}")
-            _say(f"use it: dsclora upscale PICTURE --model {base} --adapter {written}")
+        _say_changes(done.result)
+        if done.accepted:
+            _say(f"{done.path}: {done.adapter.parameters:,} numbers; report: {done.report}")
+            _say(f"use it: dsclora upscale PICTURE --model {base} --adapter {done.path}")
         else:
-            _say(f"no gain beyond doubt over {base}: not saved as {target}; kept as {written}; report: {shown}")
-    raise typer.Exit(0 if outcome.accepted else 3)
+            target = output or Path(f"{images.resolve().name}.safetensors")
+            _say(f"no gain beyond doubt over {base}: not saved as {target}; kept as {done.path}; report: {done.report}")
+    raise typer.Exit(0 if done.accepted else 3)
+
+
+def _say_changes(result: dict[str, Any]) -> None:
+    """Say what an adapter changes on held-out pictures, and on others where there are any."""
+    for label, change in (("held-out", result["held_out"]), ("general", result["general"])):
+        if change:
+            low, high = change["interval"]
+            _say(
+                f"{label} pictures ({change['pictures']}): {change['before']:.3f} -> {change['after']:.3f} dB, "
+                f"{change['gain']:+.3f} ({change['confidence']:.0%} interval {low:+.3f} to {high:+.3f})"
+            )
 
 
 @app.command()
@@ -730,6 +722,7 @@ def export(
 
 @app.command()
 def quantize(
+    ctx: typer.Context,
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, such as the model will see.")
     ],
@@ -750,48 +743,29 @@ def quantize(
 
     Example: dsclora quantize photos/ --valid held-out/ -o span-x4-int8.safetensors
     """
-    try:
-        import torch
-
-        from dsclora import zoo
-        from dsclora.networks import adapter
-        from dsclora.training import patches, recipes
-        from dsclora.training import quantize as verb
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
     from dsclora.cli.console import Meter
+    from dsclora.training.quantize import quantize_files
+    from dsclora.training.run import Progress
 
-    if output.suffix != ".safetensors" or output.is_dir():
-        raise UsageError(f"{output}: an adapter's file ends in .safetensors")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; choose another --output or pass --overwrite")
-    loaded = recipes.load_adapt(recipe or zoo.int8_recipe())
-    if iterations is not None:
-        whole = sum(stage.iterations for stage in loaded.stages)
-        loaded = loaded.model_copy(update={"stages": recipes.scaled(loaded.stages, iterations / whole)})
-    if threads is not None:
-        torch.set_num_threads(threads)
-    steps = sum(stage.iterations for stage in loaded.stages)
-    with Meter(steps, "iteration") as meter:
+    _start_training(ctx, "cpu", threads)
+    with Meter(1, "run") as meter, _notices(meter):
 
-        def report(progress: Any) -> None:
-            meter.at(progress.step, progress.step, f"loss {progress.loss:.5f}")
-            if progress.score is not None:
-                meter.say(f"{progress.step}/{steps}  {progress.score:.4f} dB in int8 (best {progress.best:.4f})")
+        def report(p: Progress) -> None:
+            meter.at(p.step / p.steps, p.step / p.steps, f"{p.step}/{p.steps} loss {p.loss:.5f}")
+            if p.score is not None:
+                meter.say(f"{p.step}/{p.steps}  {p.score:.4f} dB in int8 (best {p.best:.4f})")
 
-        outcome = verb.quantize(
-            loaded,
-            zoo.load(base),
+        outcome = quantize_files(
             images,
-            valid,
-            output.with_suffix(".run"),
+            valid=valid,
+            output=output,
+            base=base,
+            recipe=recipe,
+            iterations=iterations,
             resume=resume,
             overwrite=overwrite,
             report=report,
-            say=meter.say,
         )
-    adapter.write(output, outcome.adapter, overwrite)
-    patches.discard(output.with_suffix(".run") / "pictures")
     figures = {"float": outcome.base, "calibrated": outcome.calibrated, "trained": outcome.trained}
     if as_json:
         _print_json({"output": output, "psnr": figures})

@@ -5,14 +5,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
 from dsclora import files
 from dsclora.errors import OutputError
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.resize import imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 _GAP = 8
 _LABEL = 28

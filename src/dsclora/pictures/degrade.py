@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.resize import imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dsclora.pictures.arrays import Uint8
+
 Float = npt.NDArray[np.float64]
 
-Uint8 = npt.NDArray[np.uint8]
 
-INVISIBLE = 50.0
-"""A PSNR above, in dB, is as good as any: all pixels off by one level make 48."""
+PSNR_CAP = 50.0
+"""The PSNR in dB from which on differences cannot be seen: all pixels off by one level make 48."""
 
 _STUDIO_Y = np.array([65.481, 128.553, 24.966]) / 255.0  # ITU-R BT.601, for RGB in 0..255
 
@@ -101,16 +102,16 @@ class Protocol:
         """PSNR (dB) alone."""
         return psnr(*self._compared(sr, hr))
 
-    def seen(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
-        """PSNR (dB) as far as it can be seen: at most `INVISIBLE`. What training chooses and judges by.
+    def capped_psnr(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
+        """Return the PSNR (dB), at most `PSNR_CAP`: training chooses and judges by it.
 
         PSNR has no upper end: one level off in a blank page costs more dB than a page of text can gain.
         """
-        return min(INVISIBLE, self.psnr(sr, hr))
+        return min(PSNR_CAP, self.psnr(sr, hr))
 
-    def mean_seen(self, run: Callable[[Uint8], Uint8], pictures: Iterable[tuple[Uint8, Uint8]]) -> float:
-        """Mean over pictures, LR and HR, of what `run` makes of LR, dB as `seen`."""
-        return float(np.mean([self.seen(run(lr), hr) for lr, hr in pictures]))
+    def mean_capped_psnr(self, run: Callable[[Uint8], Uint8], pictures: Iterable[tuple[Uint8, Uint8]]) -> float:
+        """Return the mean capped PSNR (dB) of `run(lr)` against `hr` over pairs (lr, hr)."""
+        return float(np.mean([self.capped_psnr(run(lr), hr) for lr, hr in pictures]))
 
     def _compared(
         self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]

@@ -9,14 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from dsclora.errors import ImageError
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.read import find_pictures, read_rgb8
 from dsclora.pictures.resize import crop_to_multiple, imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

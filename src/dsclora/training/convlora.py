@@ -16,19 +16,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dsclora.networks.adapter import Update
-from dsclora.networks.span_torch import SPAB
+from dsclora.networks import Network
+from dsclora.networks import adapter as adapters
+from dsclora.networks.adapter import Adapter, Range, Update
 from dsclora.networks.tensor_file import Float32
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which convs to adapt, and how.
+    """A choice of convs to adapt, and how.
 
     Attributes:
         convs: module name, or pattern of module names (`*` and `?`).
@@ -40,6 +42,9 @@ class Target:
     rank: int
     alpha: float
 
+
+SPAB_CONVS = {"c1_r", "c2_r", "c3_r"}
+"""The children of a SPAB, by which it is recognised."""
 
 LAYERED = (
     Target("block_?.c?_r.eval_conv", rank=2, alpha=4),
@@ -69,19 +74,19 @@ class ConvLoRA(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """What the conv computes with, (out, in / groups, kh, kw)."""
+        """The weight that the conv computes with, (out, in / groups, kh, kw)."""
         frozen = self.conv.weight
         return frozen + (self.alpha / self.rank) * (self.lora_B @ self.lora_A).view(frozen.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the conv's."""
+        """Compute as the conv does, with the updated weight."""
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight
         return functional_call(self.conv, {"weight": weight}, (x,))  # type: ignore[no-any-return]
 
 
 def attach(net: nn.Module, targets: Sequence[Target] = LAYERED, seed: int = 0) -> nn.Module:
-    """A copy of a network that computes the same, bit for bit, in which only low-rank updates can be trained.
+    """Return a copy of a network that computes the same, bit for bit, in which only low-rank updates can be trained.
 
     Args:
         net: any module with `nn.Conv2d` inside; left as it was.
@@ -100,22 +105,37 @@ def attach(net: nn.Module, targets: Sequence[Target] = LAYERED, seed: int = 0) -
             raise ValueError(f"no conv is called {target.convs!r}; there are: {', '.join(convs)}")
     generator = torch.Generator().manual_seed(seed)
     for name, conv in convs.items():
-        chosen = next((t for t in targets if fnmatchcase(name, t.convs)), None)
-        if chosen is not None:
-            net.set_submodule(name, ConvLoRA(conv, chosen.rank, chosen.alpha, generator))
+        first = next((target for target in targets if fnmatchcase(name, target.convs)), None)
+        if first is not None:
+            net.set_submodule(name, ConvLoRA(conv, first.rank, first.alpha, generator))
     return net
 
 
 def extract(net: nn.Module) -> dict[str, Update]:
-    """The updates that a network carries, by conv name, as float32 arrays."""
+    """Return the updates that a network carries, by conv name, as float32 arrays."""
     return {
         name: Update(_array(lora.lora_A), _array(lora.lora_B), lora.rank, lora.alpha)
         for name, lora in _carriers(net).items()
     }
 
 
+def to_adapter(
+    net: nn.Module, base: Network, training: Mapping[str, Any], license: str, ranges: Mapping[str, Range] | None = None
+) -> Adapter:
+    """Return the adapter of a base that a network carries.
+
+    Args:
+        net: carries ConvLoRA.
+        base: what it was attached to.
+        training: for the header, any JSON object.
+        license: SPDX identifier or a sentence.
+        ranges: by conv, of those to be computed in int8.
+    """
+    return adapters.create(base, extract(net), training, license, ranges)
+
+
 def insert(net: nn.Module, updates: Mapping[str, Update]) -> nn.Module:
-    """A copy of a network that carries given updates, ready to be trained on: the inverse of `extract`.
+    """Return a copy of a network that carries updates, ready to be trained on: the inverse of `extract`.
 
     Raises:
         ValueError: an update for a conv that is not there or has another shape.
@@ -131,7 +151,7 @@ def insert(net: nn.Module, updates: Mapping[str, Update]) -> nn.Module:
 
 
 def detach(net: nn.Module, merged: bool = False) -> nn.Module:
-    """A copy of a network without ConvLoRA: the base again, bit for bit, or with the updates merged in."""
+    """Return a copy of a network without ConvLoRA: the base again, bit for bit, or with the updates merged in."""
     net = copy.deepcopy(net)
     for name, lora in _carriers(net).items():
         if merged:
@@ -142,11 +162,12 @@ def detach(net: nn.Module, merged: bool = False) -> nn.Module:
 
 
 def sconvlbs(net: nn.Module) -> list[str]:
-    """Names of the SConvLBs: SPABs whose three convs all carry ConvLoRA, from input to output."""
+    """List the SConvLBs: SPABs whose three convs all carry ConvLoRA, from input to output."""
     return [
         name
         for name, module in net.named_modules()
-        if isinstance(module, SPAB) and all(_carriers(child) for child in module.children())
+        if {child for child, _ in module.named_children()} == SPAB_CONVS
+        and all(_carriers(child) for child in module.children())
     ]
 
 

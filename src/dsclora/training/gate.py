@@ -1,27 +1,30 @@
 """The do-no-harm gate: is an adapter better than its base on pictures it was not trained on, beyond doubt?"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import stdtrit
 
+from dsclora.networks import Network
 from dsclora.networks import adapter as adapters
-from dsclora.networks import span, span_torch
 from dsclora.pictures import metrics
-from dsclora.pictures.pairs import Pair, Uint8, read_for_validation
-from dsclora.training.selection import WINDOW, Sources
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import Pair, read_for_validation
+from dsclora.training.selection import WINDOW, Selection
+from dsclora.training.validation import picture_function
 
 WORTHWHILE = 0.001
-"""A gain below, in dB, is none, however certain."""
+"""The smallest gain, in dB, that counts, however certain a smaller one is."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What an adapter does to a set of pictures, classic-y as `Protocol.seen`.
+    """The change that an adapter makes to a set of pictures, classic-y as `Protocol.capped_psnr`.
 
     Means are over pictures: of crops of one picture their mean counts, or one of many crops would decide.
 
@@ -38,19 +41,27 @@ class Change:
     after: list[float] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
 
+    def add(self, sample: "Sample", scale: int) -> None:
+        """Add a picture, with the PSNR of both versions of it."""
+        name, _, before, after, hr = sample
+        protocol = metrics.protocol("classic-y", scale)
+        self.names.append(name)
+        self.before.append(protocol.capped_psnr(before, hr))
+        self.after.append(protocol.capped_psnr(after, hr))
+
     @property
     def gains(self) -> list[float]:
-        """After minus before, by picture."""
+        """The PSNR after minus before, dB, by picture."""
         return [b - a for a, b in zip(self.before, self.after, strict=True)]
 
     @property
     def gain(self) -> float:
-        """Mean, dB."""
+        """The mean gain, dB."""
         return float(self._by_picture(self.gains).mean())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the mean gain."""
+        """The interval of the mean gain, dB."""
         return mean_interval(self._by_picture(self.gains).tolist(), self.confidence)
 
     def _by_picture(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -59,7 +70,7 @@ class Change:
         return means
 
     def describe(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the figures, ready for JSON."""
         return {
             "pictures": len(self.names),
             "before": round(float(self._by_picture(self.before).mean()), 4),
@@ -70,29 +81,35 @@ class Change:
         }
 
 
+Sample = tuple[str, Uint8, Uint8, Uint8, Uint8]
+"""A held-out picture: name, LR, before, after, HR."""
+
+Run = Callable[[Uint8], Uint8]
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What an adaptation made.
+    """The adapter that an adaptation ended with, and what it does.
 
     Attributes:
-        adapter: at its best.
+        adapter: with its best weights.
         change: on the held-out pictures.
-        forgetting: on the general pictures; None where there are none.
+        forgetting: on the other pictures; None where there are none.
         accepted: whether it beats the base: the gain's interval lies above 0, and the gain is at least `WORTHWHILE`.
-        samples: held-out pictures, (name, LR, before, after, HR).
+        samples: some held-out pictures.
     """
 
     adapter: adapters.Adapter
     change: Change
     forgetting: Change | None
     accepted: bool
-    samples: list[tuple[str, Uint8, Uint8, Uint8, Uint8]]
+    samples: list[Sample]
 
 
 def judge(
-    base: span.SpanNetwork,
-    made: adapters.Adapter,
-    sources: Sources,
+    base: Network,
+    adapter: adapters.Adapter,
+    selection: Selection,
     reduce: Callable[[Uint8, int], Uint8] | None = None,
     samples: int = 4,
     device: torch.device | str = "cpu",
@@ -100,50 +117,51 @@ def judge(
     """Compare a base with and without an adapter on pictures that were not trained on.
 
     Args:
-        base, made: what to compare.
-        sources: its `judge` and `general` pictures count.
+        base, adapter: what to compare.
+        selection: its `test` and `other` pictures count.
         reduce: as `open_store`, of the held-out pictures.
-        samples: pictures to keep for showing.
-        device: to compute on.
+        samples: the number of pictures to keep for showing.
+        device: the device to compute on.
     """
-    runs = [
-        span_torch.uint8_function(span_torch.from_network(m).to(device))
-        for m in (base, adapters.merge(base, [(made, 1.0)]))
-    ]
-    protocol = metrics.protocol("classic-y", base.scale)
-    shown: list[tuple[str, Uint8, Uint8, Uint8, Uint8]] = []
-
-    def change(
-        pairs: list[Pair], groups: list[int], reduced: Callable[[Uint8, int], Uint8] | None, keep: int
-    ) -> Change:
-        result = Change(sources.confidence, groups=groups)
-        pictures = read_for_validation(pairs, base.scale, protocol.border, reduced, WINDOW)
-        for pair, (lr, hr) in zip(pairs, pictures, strict=True):
-            before, after = (run(lr) for run in runs)
-            result.names.append(pair.name)
-            result.before.append(protocol.seen(before, hr))
-            result.after.append(protocol.seen(after, hr))
-            if len(shown) < keep:
-                shown.append((pair.name, lr, before, after, hr))
-        return result
-
-    held = change(sources.judge, sources.judge_groups, reduce, samples)
-    general = None
-    if sources.general:
-        general = change(sources.general, sources.general_groups, None, 0)
-    accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
+    before, after = (_run(network, device) for network in (base, adapters.merge(base, [(adapter, 1.0)])))
+    examples: list[Sample] = []
+    change = Change(selection.confidence, groups=selection.test_groups)
+    for sample in _compare(selection.test, base.scale, before, after, reduce):
+        change.add(sample, base.scale)
+        if len(examples) < samples:
+            examples.append(sample)
+    other = Change(selection.confidence, groups=selection.other_groups) if selection.other else None
+    if other is not None:
+        for sample in _compare(selection.other, base.scale, before, after, None):
+            other.add(sample, base.scale)
+    accepted = change.interval[0] > 0 and change.gain >= WORTHWHILE
     result = {
-        "protocol": f"classic-y, at most {metrics.INVISIBLE:g} dB a picture",
-        "held_out": held.describe(),
-        "general": general.describe() if general else None,
+        "protocol": f"classic-y, at most {metrics.PSNR_CAP:g} dB a picture",
+        "held_out": change.describe(),
+        "general": other.describe() if other else None,
         "accepted": accepted,
     }
-    made = replace(made, training={**made.training, "result": result})
-    return Outcome(made, held, general, accepted, shown)
+    adapter = replace(adapter, training={**adapter.training, "result": result})
+    return Outcome(adapter, change, other, accepted, examples)
+
+
+def _run(network: Network, device: torch.device | str) -> Run:
+    return picture_function(network.to_torch().to(device), network.scale, network.multiple)
+
+
+def _compare(
+    pairs: Sequence[Pair], scale: int, before: Run, after: Run, reduce: Callable[[Uint8, int], Uint8] | None
+) -> Iterator[Sample]:
+    border = metrics.protocol("classic-y", scale).border
+    pictures = read_for_validation(pairs, scale, border, reduce, WINDOW)
+    for pair, (lr, hr) in zip(pairs, pictures, strict=True):
+        yield pair.name, lr, before(lr), after(lr), hr
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Interval of a mean: by the studentised bootstrap (bootstrap-t), of fewer than eight values by Student's t.
+    """Return the interval of a mean, by the studentised bootstrap (bootstrap-t).
+
+    Of fewer than eight values it is Student's t.
 
     The plain percentile bootstrap is too narrow: of ten normal values its 99 % interval lies above a mean of zero in 2
     of 100 cases, this one in 0.3 (nominal 0.5; simulated). Where a few values lie far below the rest it is still too
@@ -151,7 +169,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
 
     Args:
         values: at least one; of one alone nothing is known, and the interval is infinite.
-        confidence: 0.95 or 0.99.
+        confidence: such as 0.95.
         seed: of the draws.
 
     Returns:
@@ -162,7 +180,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
         return -math.inf, math.inf
     mean, error = float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(sample.size)
     if sample.size < 8:
-        half = _STUDENT[confidence][sample.size - 2] * error
+        half = float(stdtrit(sample.size - 1, (1 + confidence) / 2)) * error
         return mean - half, mean + half
     if not error:
         return mean, mean
@@ -173,9 +191,3 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     ratios = (draws.mean(1) - mean) / np.maximum(errors, 1e-9 * error)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return mean - float(high) * error, mean - float(low) * error
-
-
-_STUDENT = {  # two-sided quantiles for 1 to 6 degrees of freedom
-    0.95: (12.706, 4.303, 3.182, 2.776, 2.571, 2.447),
-    0.99: (63.657, 9.925, 5.841, 4.604, 4.032, 3.707),
-}

@@ -1,7 +1,8 @@
-"""Pictures to train on and pictures to judge by, with nothing on both sides.
+"""Grouping of pictures that show the same, and the division of groups into training, validation and test.
 
-Crops of one picture belong together. They are told by their pixels (areas of 64 x 64 that are equal in both, which
-finds crops of lossless files and exact copies) and by numbered names (`0801_s001`, `0801_s002`; `scan7-1`, `scan7-2`).
+Crops of one picture belong together. They are recognised by their pixels (areas of 64 x 64 that are equal in both,
+which finds crops of lossless files and exact copies) and by numbered names (`0801_s001`, `0801_s002`; `scan7-1`,
+`scan7-2`).
 What was cropped from a JPEG, stored as JPEG again and renamed is not found.
 """
 
@@ -14,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import DisjointSet
 
 from dsclora.errors import ImageError
-
-Uint8 = npt.NDArray[np.uint8]
+from dsclora.pictures.arrays import Uint8
 
 _SIDE = 64  # smaller areas are equal in different pages of text
 _DENSITY = 1024  # one area in so many is remembered
@@ -29,14 +30,14 @@ _NUMBERED = {  # names of crops of one picture: `0801_s001` gives `0801`, `IMG_0
     "crops": re.compile(r"(.+)_s\d+"),
 }
 LEAST = 6
-"""Fewer different pictures cannot be divided."""
+"""The least number of different pictures that can be divided."""
 
 LEAST_HELD_OUT = 3
-"""Fewer different pictures say nothing certain."""
+"""The least number of different pictures that can prove a gain."""
 
 
 def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
-    """Hashes of some of the 64 x 64 areas of a picture.
+    """Hash some of the 64 x 64 areas of a picture.
 
     Which areas are remembered depends on their pixels alone, so a crop remembers what the picture it is from does.
 
@@ -77,7 +78,7 @@ def group(
     sketches: Sequence[npt.NDArray[np.uint64]],
     by_name: Literal["numbers", "crops", "no"] = "numbers",
 ) -> list[list[int]]:
-    """Which pictures belong together.
+    """Put pictures that show the same together.
 
     Args:
         names: without suffix.
@@ -87,23 +88,29 @@ def group(
     Returns:
         the groups, each a list of positions; in order of their first members.
     """
-    parent = list(range(len(names)))
-
-    def root(n: int) -> int:
-        while parent[n] != n:
-            parent[n] = n = parent[parent[n]]
-        return n
-
+    together = DisjointSet(range(len(names)))
     if by_name != "no":
         first: dict[str, int] = {}
         for number, name in enumerate(names):
-            if told := _NUMBERED[by_name].fullmatch(name):
-                parent[root(number)] = root(first.setdefault(told[1], number))
+            if match := _NUMBERED[by_name].fullmatch(name):
+                together.merge(number, first.setdefault(match[1], number))
     unique: dict[bytes, int] = {}
     for number, one in enumerate(sketches):
         if len(one):
-            parent[root(number)] = root(unique.setdefault(one.tobytes(), number))
-    different = sorted(unique.values())
+            together.merge(number, unique.setdefault(one.tobytes(), number))
+    for (a, b), count in _common_areas(sketches, sorted(unique.values())).items():
+        if count >= _SHARED * min(len(sketches[a]), len(sketches[b])):
+            together.merge(a, b)
+    return sorted(sorted(members) for members in together.subsets())
+
+
+def _common_areas(sketches: Sequence[npt.NDArray[np.uint64]], different: Sequence[int]) -> "Counter[tuple[int, int]]":
+    """Count the areas that pairs of pictures have in common.
+
+    Args:
+        sketches: of all pictures.
+        different: numbers of those that count, no two of which have the same sketch.
+    """
     hashes = np.concatenate([*(sketches[n] for n in different), np.zeros(0, np.uint64)])
     owners = np.repeat(different, [len(sketches[n]) for n in different])
     order = np.argsort(hashes, kind="stable")
@@ -113,22 +120,16 @@ def group(
     common: Counter[tuple[int, int]] = Counter()
     for run in np.flatnonzero((lengths >= 2) & (lengths <= _COMMON)):
         common.update(itertools.combinations(owners[starts[run] :][: lengths[run]].tolist(), 2))
-    for (a, b), count in common.items():
-        if count >= _SHARED * min(len(sketches[a]), len(sketches[b])):
-            parent[root(b)] = root(a)
-    groups: dict[int, list[int]] = {}
-    for number in range(len(names)):
-        groups.setdefault(root(number), []).append(number)
-    return sorted(groups.values())
+    return common
 
 
-def alike(groups: Sequence[Sequence[int]], least: int) -> bool:
-    """Whether names that make these groups are too much alike: fewer than `least`, or more than half in one."""
+def are_alike(groups: Sequence[Sequence[int]], least: int) -> bool:
+    """Tell whether grouping by name is useless: fewer than `least` groups, or one group holds more than half."""
     return len(groups) < least or 2 * max(len(g) for g in groups) > sum(len(g) for g in groups)
 
 
 def numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:
-    """Of each of `count` positions the number of its group."""
+    """Return the number of the group of each of `count` positions."""
     numbers = [0] * count
     for number, members in enumerate(groups):
         for member in members:
@@ -137,10 +138,10 @@ def numbered(groups: Iterable[Sequence[int]], count: int) -> list[int]:
 
 
 def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tuple[list[int], list[int], list[int]]:
-    """Divide groups at random: positions to train on, to choose the best weights by, and to judge by.
+    """Divide groups at random: positions to train on, to validate on (they choose the best weights) and to test on.
 
-    At least four groups are held out, or three where there are fewer than eight: of less than that nothing certain can
-    be said. Where eight or more are held out, other ones choose than judge; else the last two lists are the same.
+    At least four groups are held out, or three where there are fewer than eight: fewer prove nothing. Where eight or
+    more are held out, other ones validate than test; else the last two lists are the same.
 
     Args:
         groups: from `group`.
@@ -159,17 +160,17 @@ def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tup
             f"{len(groups)} different pictures (crops of one count as one), too few to train on some and judge by "
             f"others, for which it takes {LEAST}; add pictures, or name some to judge by with --valid"
         )
-    wanted = min(most, round(share * sum(len(g) for g in groups)))
+    room = min(most, round(share * sum(len(g) for g in groups)))
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
     held: list[int] = []
     for number in order:
-        if sum(len(groups[n]) for n in (*held, number)) <= wanted and len(held) < len(groups) - 1:
+        if sum(len(groups[n]) for n in (*held, number)) <= room and len(held) < len(groups) - 1:
             held.append(number)
     smallest = sorted((n for n in order if n not in held), key=lambda n: len(groups[n]))
     held += smallest[: max(0, (4 if len(groups) >= 8 else LEAST_HELD_OUT) - len(held))]
     train = sorted(n for number, g in enumerate(groups) if number not in held for n in g)
     used = [groups[n][: max(1, most // len(held))] for n in held]
     if len(used) < 8:
-        judge = sorted(n for g in used for n in g)
-        return train, judge, judge
+        test = sorted(n for g in used for n in g)
+        return train, test, test
     return train, sorted(n for g in used[::2] for n in g), sorted(n for g in used[1::2] for n in g)

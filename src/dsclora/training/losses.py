@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The losses that training minimises."""
 
 from typing import Any, Literal
 
@@ -7,26 +7,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dsclora.pictures.metrics import INVISIBLE
+from dsclora.pictures.metrics import PSNR_CAP
 
 
 def distance(kind: Literal["l1", "mse", "psnr"], a: Tensor, b: Tensor) -> Tensor:
-    """How far apart two tensors of equal shape (N, ...) are; a scalar.
+    """Return the distance of two tensors of equal shape (N, ...), a scalar.
 
     "l1" is the mean absolute, "mse" the mean squared difference. "psnr" is the mean over the N of log10 of each one's
     mean squared difference, for values in 0..1: their mean PSNR in dB over -10. There an easy picture counts as much
-    as a hard one, as it does in a table; beyond `metrics.INVISIBLE` there is nothing to gain.
+    as a hard one, as it does in a table; beyond `metrics.PSNR_CAP` there is nothing to gain.
 
     To the original it is the reconstruction loss L_rec, to the teacher's picture pixel distillation L_TS
     (arXiv 2504.11271).
     """
     if kind == "psnr":
-        return ((a - b).square().flatten(1).mean(1) + 10 ** (-INVISIBLE / 10)).log10().mean()
+        return ((a - b).square().flatten(1).mean(1) + 10 ** (-PSNR_CAP / 10)).log10().mean()
     return functional.l1_loss(a, b) if kind == "l1" else functional.mse_loss(a, b)
 
 
 def spatial_affinity(student: Tensor, teacher: Tensor, rows: Tensor | None = None, chunk: int = 128) -> Tensor:
-    """Spatial feature affinity of one tap: mean |A_S - A_T|, a scalar (L_AD is its sum over taps).
+    """Return the spatial feature affinity of one tap: mean |A_S - A_T|, a scalar (L_AD is its sum over taps).
 
     A = F^T F with F the features at the H * W positions, each of length 1 over the channels: the cosines between all
     pairs of positions, (N, HW, HW). It does not depend on the number of channels. From FAKD (He et al., ICIP 2020).
@@ -51,7 +51,7 @@ def spatial_affinity(student: Tensor, teacher: Tensor, rows: Tensor | None = Non
 
 
 def _unit(features: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, HW), every position of length 1; half precision becomes float32."""
+    """Flatten (N, C, H, W) to (N, C, HW), every position of length 1; half precision becomes float32."""
     flat = features.flatten(2)
     return functional.normalize(flat if flat.dtype == torch.float64 else flat.float(), dim=1)
 

@@ -11,19 +11,14 @@ from torch.nn import functional
 
 from dsclora.networks import span_torch
 from dsclora.training import losses, processes
-from dsclora.training.patches import PairStore
+from dsclora.training.patches import Batch, PairStore
 from dsclora.training.recipes import AdaptRecipe, Stage
 
-
-def taught(store: PairStore, guard: PairStore | None, teach_own: bool) -> list[PairStore]:
-    """The stores whose pictures a teacher is asked about: the guard alone where there is one, unless `teach_own`."""
-    if guard is None:
-        return [store]
-    return [store, guard] if teach_own else [guard]
+Features = dict[str, Tensor]
 
 
 def guard_patches(batch: int, share: float) -> int:
-    """How many patches of a batch are cut from guard pictures: that share, but one at least, and not all."""
+    """Return how many patches of a batch are cut from guard pictures: that share, but one at least, and not all."""
     return min(batch - 1, max(1, round(batch * share)))
 
 
@@ -40,8 +35,8 @@ class Objective:
         guard: pictures of other kinds, or None.
         teacher: frozen, of the stores' scale or a larger one; None for no distillation, or where all its pictures are
             in the stores.
-        taps: names of the modules whose features are compared.
-        device: to compute on.
+        taps: modules that both networks have, whose features are compared.
+        device: where both networks are.
     """
 
     def __init__(
@@ -49,7 +44,7 @@ class Objective:
         recipe: AdaptRecipe,
         store: PairStore,
         guard: PairStore | None = None,
-        teacher: span_torch.Span | None = None,
+        teacher: nn.Module | None = None,
         taps: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
@@ -58,60 +53,81 @@ class Objective:
         self._teacher = teacher.eval().requires_grad_(False) if teacher is not None else None
 
     def __call__(self, net: nn.Module, stage: Stage, step: int) -> Tensor:
-        """The loss, a scalar."""
+        """Return the loss, a scalar."""
         return sum(self.terms(net, stage, step).values(), torch.zeros(()))
 
     def terms(self, net: nn.Module, stage: Stage, step: int) -> dict[str, Tensor]:
-        """The weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
-        seed, patch = self._recipe.seed, stage.patch // self._store.scale
-        share = processes.shard()
-        guards = guard_patches(stage.batch, self._recipe.guard_share) if self._guard is not None else 0
-        own = self._store.batch(seed, step, stage.batch - guards, patch, share)
-        batches = [own]
-        if self._guard is not None and guards:
-            batches.append(self._guard.batch(seed + 1, step, guards, patch, share))
+        """Return the weighted terms: `rec`, `ts`, `ad`, and `guard`, as far as there are any."""
+        batches = self._cut(stage, step)
+        pictures, guarded = batches[0], len(batches) > 1
         lr = span_torch.to_tensor(np.concatenate([b.lr for b in batches]), self._device)
-        count = len(own.lr)
+        count = len(pictures.lr)
         sr, features = self._run(net, lr, stage)
-        terms = {
-            "rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], span_torch.to_tensor(own.hr, self._device))
-        }
+        hr = span_torch.to_tensor(pictures.hr, self._device)
+        terms = {"rec": stage.hr_weight * losses.distance(stage.loss, sr[:count], hr)}
 
-        alone = bool(guards) and not (self._recipe.teach_own and stage.teacher_weight)
-        part = slice(count if alone else 0, None)
-        made = [batch.teacher for batch in (batches[1:] if alone else batches)]
-        cached = [picture for picture in made if picture is not None]
-        live = self._teacher is not None and (len(cached) < len(made) or bool(stage.affinity_weight))
-        if live and (stage.teacher_weight or stage.affinity_weight or guards):
-            assert self._teacher is not None
-            with torch.no_grad():
-                target, wanted = self._run(self._teacher, lr[part], stage)
-            if target.shape[-1] > sr.shape[-1]:  # of a teacher of a larger scale; reduced with MATLAB's kernel
-                target = functional.interpolate(target, size=sr.shape[-2:], mode="bicubic", antialias=True)
-        elif cached:
-            target, wanted = span_torch.to_tensor(np.concatenate(cached), self._device), {}
-        else:
+        guard_alone = guarded and not (self._recipe.teach_own and stage.teacher_weight)
+        part = slice(count if guard_alone else 0, None)
+        cached = [batch.teacher for batch in (batches[1:] if guard_alone else batches)]
+        target, teacher_features = self._teach(cached, lr[part], stage, guarded, sr.shape[-2:])
+        if target is None:
             return terms
-        weight = stage.teacher_weight or (stage.hr_weight if guards else 0.0)  # which a guard asks for: `adapt`
+        weight = stage.teacher_weight or (stage.hr_weight if guarded else 0.0)  # a guard needs one: see `task`
         if weight:
-            terms["guard" if guards else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
+            terms["guard" if guarded else "ts"] = weight * losses.distance(stage.loss, sr[part], target)
         if stage.affinity_weight and features:
             affinities = [
-                losses.spatial_affinity(features[t][part], wanted[t], self._rows(wanted[t], step)) for t in self._taps
+                losses.spatial_affinity(
+                    features[tap][part], teacher_features[tap], self.rows(teacher_features[tap], step)
+                )
+                for tap in self._taps
             ]
             terms["ad"] = stage.affinity_weight * sum(affinities, torch.zeros(()))
         return terms
 
-    def _rows(self, features: Tensor, step: int) -> Tensor | None:
-        """The positions of a tap that are compared, the same for taps of one size; None for all."""
-        positions, wanted = features.shape[-2] * features.shape[-1], self._recipe.affinity.rows
-        if not 0 < wanted < positions:
+    def _cut(self, stage: Stage, step: int) -> list[Batch]:
+        """Cut this process's share of the patches: of the pictures to adapt to, then of the guard if there is one."""
+        seed, patch, share = self._recipe.seed, stage.patch // self._store.scale, processes.shard()
+        guards = guard_patches(stage.batch, self._recipe.guard_share) if self._guard is not None else 0
+        batches = [self._store.batch(seed, step, stage.batch - guards, patch, share)]
+        if self._guard is not None and guards:
+            batches.append(self._guard.batch(seed + 1, step, guards, patch, share))
+        return batches
+
+    def _teach(
+        self, cached: Sequence[Any], lr: Tensor, stage: Stage, guarded: bool, size: torch.Size
+    ) -> tuple[Tensor | None, Features]:
+        """Return the teacher's picture and features of patches; None where it has no say in this stage.
+
+        Args:
+            cached: the teacher's patches of each batch, None where a store has none.
+            lr: the patches.
+            stage: its weights and precision count.
+            guarded: whether there is a guard.
+            size: height and width that the picture is to have.
+        """
+        pictures = [picture for picture in cached if picture is not None]
+        is_live = len(pictures) < len(cached) or bool(stage.affinity_weight)
+        if self._teacher is not None and is_live and (stage.teacher_weight or stage.affinity_weight or guarded):
+            with torch.no_grad():
+                target, features = self._run(self._teacher, lr, stage)
+            if target.shape[-1] > size[-1]:  # of a teacher of a larger scale; reduced with MATLAB's kernel
+                target = functional.interpolate(target, size=size, mode="bicubic", antialias=True)
+            return target, features
+        if pictures:
+            return span_torch.to_tensor(np.concatenate(pictures), self._device), {}
+        return None, {}
+
+    def rows(self, features: Tensor, step: int) -> Tensor | None:
+        """Draw the positions of a tap that are compared, the same for taps of one size; None for all."""
+        positions, count = features.shape[-2] * features.shape[-1], self._recipe.affinity.rows
+        if not 0 < count < positions:
             return None
         generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
-        return torch.randperm(positions, generator=generator)[:wanted].to(self._device)
+        return torch.randperm(positions, generator=generator)[:count].to(self._device)
 
-    def _run(self, net: nn.Module, lr: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        features: dict[str, Tensor] = {}
+    def _run(self, net: nn.Module, lr: Tensor, stage: Stage) -> tuple[Tensor, Features]:
+        features: Features = {}
 
         def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
             features[name] = output[0] if isinstance(output, tuple) else output

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -15,9 +16,12 @@ import numpy.typing as npt
 
 from dsclora import files
 from dsclora.errors import ImageError, OutputError
-from dsclora.pictures.pairs import Pair, Uint8, bind_number, read_pair
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import Pair, bind_number, read_pair
 from dsclora.pictures.read import open_picture
 from dsclora.pictures.resize import imresize
+
+logger = logging.getLogger("dsclora")
 
 _PIXEL = np.dtype("V3")
 """Three bytes that are moved together: turning a patch byte by byte takes six times as long."""
@@ -25,12 +29,12 @@ _PIXEL = np.dtype("V3")
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches of one step, uint8 RGB, channels last in memory.
+    """The patches of one step, uint8 RGB, channels last in memory.
 
     Attributes:
         lr: (N, 3, p, p).
         hr: (N, 3, p * scale, p * scale).
-        teacher: what the teacher makes of the pictures the patches were cut from, as `hr`; None without a teacher.
+        teacher: the same patches of the teacher's pictures, as `hr`; None without a teacher.
     """
 
     lr: Uint8
@@ -39,12 +43,12 @@ class Batch:
 
 
 class PairStore:
-    """LR and HR pictures of a folder (and a teacher's enlargements), decoded, memory-mapped.
+    """The LR and HR pictures of a folder (and a teacher's enlargements), decoded, memory-mapped.
 
     Attributes:
         scale: HR side over LR side.
         names: file names, in order.
-        copies: how often every picture is there, at each of its sizes.
+        copies: how often the store has every picture, at each of its sizes.
     """
 
     def __init__(self, directory: Path, index: dict[str, object]) -> None:
@@ -68,33 +72,34 @@ class PairStore:
         return flat[start:end].reshape(h * factor, w * factor, 3)
 
     def lr(self, number: int) -> Uint8:
-        """LR picture, (h, w, 3)."""
+        """Return an LR picture, (h, w, 3)."""
         return self._view(self._lr, number, 1)
 
     def hr(self, number: int) -> Uint8:
-        """HR picture, (h * scale, w * scale, 3)."""
+        """Return an HR picture, (h * scale, w * scale, 3)."""
         return self._view(self._hr, number, self.scale)
 
     @property
     def pixels(self) -> int:
-        """LR pixels of all pictures."""
+        """The number of LR pixels of all pictures."""
         return int(self._starts[-1]) // 3
 
     @property
     def median_side(self) -> int:
-        """Half the pictures are at least so many LR pixels high and wide."""
+        """The LR side that half the pictures reach, in height and width."""
         return int(np.sort(self._sides)[len(self._sides) // 2])
 
     def large(self, patch: int) -> int:
-        """How many different pictures are at least so many LR pixels high and wide."""
+        """Return how many different pictures are at least so many LR pixels high and wide."""
         return len({name for name, side in zip(self.names, self._sides, strict=True) if side >= patch})
 
-    def check_patches(self, patches: Iterable[int], say: Callable[[str], None]) -> None:
+    def check_patches(self, patches: Iterable[int]) -> None:
         """Find out before any training which pictures are left out for being smaller than a patch.
+
+        How many are is logged, in one line for each side; of a picture at several sizes every one counts.
 
         Args:
             patches: sides in HR pixels.
-            say: told, in one line for each side, how many are; of a picture at several sizes every one counts.
 
         Raises:
             ImageError: all of them.
@@ -103,10 +108,12 @@ class PairStore:
             # copies of a picture fit alike
             if left_out := (len(self) - len(self._fitting(patch // self.scale))) // self.copies:
                 total = len(self) // self.copies
-                say(f"{left_out} of {total} pictures are smaller than a patch of {patch} pixels and left out")
+                logger.warning(
+                    "%d of %d pictures are smaller than a patch of %d pixels and left out", left_out, total, patch
+                )
 
     def _fitting(self, patch: int) -> npt.NDArray[np.intp]:
-        """Numbers of the pictures that are at least so many LR pixels high and wide."""
+        """Return the numbers of the pictures that are at least so many LR pixels high and wide."""
         numbers = np.flatnonzero(self._sides >= patch)
         if not len(numbers):
             raise ImageError(
@@ -116,13 +123,13 @@ class PairStore:
         return numbers
 
     def fingerprint(self) -> str:
-        """Hash of all pixels."""
+        """Return a hash of all pixels."""
         content = hashlib.sha256(self._lr)  # type: ignore[arg-type]
         content.update(self._hr)  # type: ignore[arg-type]
         return content.hexdigest()
 
     def add_teacher(self, key: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
-        """Let a teacher enlarge every LR picture, once: what it makes is kept in the store under `key`.
+        """Let a teacher enlarge every LR picture, once, and keep its pictures in the store under `key`.
 
         With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
 
@@ -152,7 +159,7 @@ class PairStore:
         self._teacher = np.memmap(path, np.uint8, "r")
 
     def batch(self, seed: int, step: int, size: int, patch: int, share: tuple[int, int] = (0, 1)) -> Batch:
-        """Patches of one step: random pictures, positions, flips and quarter turns.
+        """Cut the patches of one step: random pictures, positions, flips and quarter turns.
 
         Args:
             seed, step: the only source of randomness.
@@ -186,7 +193,7 @@ class PairStore:
 
 
 def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
-    """Squares of pixels as (N, 3, side, side), channels last in memory, as the network wants them."""
+    """Stack squares of pixels into (N, 3, side, side), channels last in memory, as networks are fastest with."""
     batch = np.empty((len(pieces), *pieces[0].shape), _PIXEL)
     for place, piece in zip(batch, pieces, strict=True):
         place[...] = piece
@@ -203,15 +210,15 @@ def discard(directory: Path) -> None:
 
 
 def _pixels_in(directory: Path) -> list[Path]:
-    """What `open_store` and `PairStore.add_teacher` write, finished or not."""
+    """List the files that `open_store` and `PairStore.add_teacher` write, finished or not."""
     return [*directory.glob("[lh]r.u8"), *directory.glob("teacher-*.u8"), *directory.glob("teacher-*.part")]
 
 
 def _decoded(pairs: Sequence[Pair], scale: int, copies: int, window: int | None, sizes: Sequence[float]) -> int:
-    """Bytes of a store of pictures, about, by what their files say of themselves."""
+    """Estimate the bytes of a store of pictures from the sizes in their headers."""
     total = 0.0
     for pair in pairs:
-        with suppress(ImageError):  # it is told when it is read
+        with suppress(ImageError):  # reported when it is read
             picture = open_picture(pair.hr)
             for size in sizes:
                 height, width = (min(size * side, window or math.inf) for side in (picture.height, picture.width))
@@ -220,10 +227,10 @@ def _decoded(pairs: Sequence[Pair], scale: int, copies: int, window: int | None,
 
 
 def _check_room(directory: Path, size: int, what: str) -> None:
-    """Better now than after hours.
+    """Check that the disk has room for so many bytes, rather now than after hours.
 
     Raises:
-        OutputError: the disk has less than so many bytes left.
+        OutputError: it has not.
     """
     free = shutil.disk_usage(directory).free
     if size > free:
@@ -234,7 +241,6 @@ def open_store(
     pairs: Sequence[Pair],
     scale: int,
     directory: Path,
-    report: Callable[[str], None] = lambda _: None,
     *,
     reduce: Callable[[Uint8, int], Uint8] | None = None,
     reduced_by: str = "",
@@ -244,11 +250,12 @@ def open_store(
 ) -> PairStore:
     """Decode pictures into a store, or open the one made from the same files before.
 
+    Which files are left out and why is logged, in one line each, all of them before any training.
+
     Args:
         pairs: from `find_pairs`.
         scale: HR side over LR side.
         directory: where the store lies; made if needed.
-        report: told, in one line each, which files are left out and why; all of them before any training.
         reduce: makes LR where a pair has none, from HR and a number that differs from copy to copy; by default
             `imresize`.
         reduced_by: tells one `reduce` from another.
@@ -261,7 +268,7 @@ def open_store(
         OutputError: the disk has no room for them.
     """
     stamp = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for p in pairs for f in (p.hr, p.lr) if f is not None]
-    wanted = {
+    key = {
         "scale": scale,
         "files": stamp,
         "reduced_by": reduced_by,
@@ -272,13 +279,24 @@ def open_store(
     path = directory / "pairs.json"  # exists only while what it describes is whole
     if path.exists():
         index = json.loads(path.read_text())
-        if {key: index.get(key) for key in wanted} == wanted:
+        if {name: index.get(name) for name in key} == key:
             return PairStore(directory, index)
         path.unlink()
     directory.mkdir(parents=True, exist_ok=True)
     for stale in _pixels_in(directory):
         stale.unlink()
     _check_room(directory, _decoded(pairs, scale, copies, window, sizes), "the pictures")
+    rows = _decode(pairs, scale, directory, reduce, copies, window, sizes)
+    with files.replacing(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(key | {"lr": rows}))
+    return PairStore(directory, key | {"lr": rows})
+
+
+def _decode(
+    pairs: Sequence[Pair], scale: int, directory: Path, reduce: Callable[[Uint8, int], Uint8] | None, copies: int,
+    window: int | None, sizes: Sequence[float],
+) -> list[tuple[str, int, int]]:  # fmt: skip
+    """Write the pixels of pictures; return the name, height and width (LR) of each; arguments as `open_store`."""
     rows: list[tuple[str, int, int]] = []
     with (directory / "lr.u8").open("wb") as lr_file, (directory / "hr.u8").open("wb") as hr_file:
         for number, pair in enumerate(pairs):
@@ -290,11 +308,9 @@ def open_store(
                     hr_file.write(np.ascontiguousarray(hr).tobytes())
                     rows.append((pair.name, lr.shape[0], lr.shape[1]))
                 except ImageError as error:
-                    report(f"left out{f' at {size:g} of its size' if size != 1 else ''}: {error}")
+                    logger.warning("left out%s: %s", f" at {size:g} of its size" if size != 1 else "", error)
                     if size == 1:
                         break
     if not rows:
         raise ImageError("none of the pictures can be read")
-    with files.replacing(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(wanted | {"lr": rows}))
-    return PairStore(directory, wanted | {"lr": rows})
+    return rows

@@ -19,39 +19,52 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[torch.device]:
-    """Join the processes of `torchrun`, where it has started this one; else work alone.
+def joined(device: torch.device | str = "cpu") -> Iterator[torch.device]:
+    """Join the processes of `torchrun`, where it has started this one and nobody has joined them yet.
 
     Args:
-        device: "cpu", or "cuda" for one GPU a process.
+        device: "cpu", or "cuda" for one GPU a process; or a device, which is taken as it is.
 
     Yields:
-        this process's device.
+        this process's device. There fp32 means fp32: cuDNN's TF32 is off until the block ends.
 
     Raises:
         UsageError: there is no such device.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device == "cuda" and local >= torch.cuda.device_count():
-        raise UsageError(f"{torch.cuda.device_count()} CUDA devices here, {local + 1} are needed; use --device cpu")
-    own = torch.device(device, local) if device == "cuda" else torch.device(device)
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield own
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UsageError(f"{torch.cuda.device_count()} CUDA devices here, {local + 1} are needed; use --device cpu")
+        device = torch.device("cuda", local)
+    device = torch.device(device)
+    tf32 = torch.backends.cudnn.allow_tf32
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        with _group(device):
+            yield device
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def _group(device: torch.device) -> Iterator[None]:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield
         return
     # the others wait for as long as the first one decodes pictures; of one that fails torchrun stops the rest
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(days=1))
     try:
-        yield own
+        yield
     finally:
         distributed.destroy_process_group()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """The loss of another process is not reported as an error of this one."""
+def _peer_failures() -> Iterator[None]:
+    """Turn a communication failure into "another process has failed"."""
     try:
         yield
     except RuntimeError as error:
@@ -59,39 +72,39 @@ def _told() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Processes."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0; the first one has the say."""
+    """Return this process's number, from 0; the first one decides."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def shard() -> tuple[int, int]:
-    """Rank and count: which part of every batch is this process's."""
+    """Return rank and world size: which part of every batch is this process's."""
     return rank(), world_size()
 
 
 def from_rank_0(decide: Callable[[], T]) -> T:
-    """What the first process decides; the others do not ask themselves."""
+    """Return what the first process decides; the others do not decide for themselves."""
     if world_size() == 1:
         return decide()
     decision = [decide() if rank() == 0 else None]
-    with _told():
+    with _peer_failures():
         distributed.broadcast_object_list(decision, device=torch.device("cpu"))
     return decision[0]  # type: ignore[return-value]
 
 
 def rank_0_first(work: Callable[[], T]) -> T:
-    """Work on files: first the first process, then the first of every other host, then the rest."""
+    """Do work on files: first the first process, then the first of every other host, then the rest."""
     if world_size() == 1:
         return work()
-    own = 0 if rank() == 0 else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
+    ours = 0 if rank() == 0 else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
     for turn in range(3):
-        if turn == own:
+        if turn == ours:
             result = work()
-        with _told():
+        with _peer_failures():
             distributed.barrier()
     return result
 
@@ -99,7 +112,7 @@ def rank_0_first(work: Callable[[], T]) -> T:
 def broadcast(tensors: Sequence[Tensor]) -> None:
     """Give all processes the first one's tensors, in place."""
     if world_size() > 1:
-        with _told():
+        with _peer_failures():
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
@@ -109,7 +122,7 @@ def average(tensors: Sequence[Tensor]) -> None:
     if world_size() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    with _told():
+    with _peer_failures():
         distributed.all_reduce(flat)
     flat /= world_size()
     for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):

@@ -1,7 +1,8 @@
-"""Which pictures an adaptation trains on, chooses by and judges by; all are looked at before anything is trained."""
+"""Which pictures an adaptation trains on, validates on and is tested on; all are read before anything is trained."""
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,235 +15,297 @@ from dsclora.pictures.pairs import Pair, find_pairs, read_pair
 from dsclora.training import grouping
 from dsclora.training.recipes import AdaptRecipe
 
+logger = logging.getLogger("dsclora")
+
 MOST_HELD_OUT = 40
-"""Pictures to choose and judge by: they are held in memory."""
+"""The most pictures to validate and test on: they are held in memory."""
 
 WINDOW = 1024
-"""Of a picture that is judged, its middle counts: HR pixels high and wide."""
+"""Side of the central crop (HR pixels) of a picture that is validated or tested on."""
 
 _STORE = 4 * 2**30  # bytes of decoded HR pictures, about; of very many pictures only the middle is taken
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Sources:
-    """Pictures of an adaptation.
+class Selection:
+    """The pictures of an adaptation.
 
     Attributes:
         train: to train on.
-        choose: to choose the best weights by.
-        judge: to judge them by at the end.
-        judge_groups: of each picture of `judge`, a number that is the same for crops of one picture.
+        validation: to choose the best weights by.
+        test: to judge them by at the end.
+        test_groups: for each picture of `test`, a number that is the same for crops of one picture.
         guard: of other kinds, whose look is to be kept: trained on towards the teacher's picture of them.
-        general: of other kinds, to see what is forgotten; not trained on.
-        general_groups: as `judge_groups`.
-        windows: of each picture to train on, and of each of the guard, the middle that is trained on, as `read_pair`.
-        confidence: of the interval of the gain. Where the pictures to judge by have chosen the weights too, 0.99: of
+        other: of other kinds, to see what is forgotten; not trained on.
+        other_groups: as `test_groups`.
+        windows: side of the central crop (HR pixels) that is trained on, of the pictures and of the guard, as
+            `read_pair`.
+        confidence: of the interval of the gain. Where the pictures to test on have chosen the weights too, 0.99: of
             twenty attempts without any gain the best passes 0.95 in 4 to 24 of 100 cases (simulated).
     """
 
     train: list[Pair]
-    choose: list[Pair]
-    judge: list[Pair]
-    judge_groups: list[int]
+    validation: list[Pair]
+    test: list[Pair]
+    test_groups: list[int]
     guard: list[Pair] = field(default_factory=list)
-    general: list[Pair] = field(default_factory=list)
-    general_groups: list[int] = field(default_factory=list)
+    other: list[Pair] = field(default_factory=list)
+    other_groups: list[int] = field(default_factory=list)
     windows: tuple[int | None, int | None] = (None, None)
     confidence: float = 0.95
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """A readable picture and the sketch of what is used of it."""
+class _Candidate:
+    """A readable picture and the hashes of the region we use."""
 
     pair: Pair
     sketch: npt.NDArray[np.uint64]
 
 
-def find_sources(
+@dataclass(frozen=True)
+class _Held:
+    """Pictures held out: to validate on, to test on, and the groups of the latter."""
+
+    validation: list[_Candidate]
+    test: list[_Candidate]
+    groups: list[int]
+
+    @property
+    def all(self) -> list[_Candidate]:
+        return self.validation + self.test
+
+    @property
+    def is_shared(self) -> bool:
+        """True where the same pictures validate and test."""
+        return self.validation is self.test
+
+
+def find_selection(
     recipe: AdaptRecipe,
-    images: Path,
+    pictures: Path,
     scale: int,
     valid: Path | None = None,
     guard: Path | None = None,
-    general: Path | None = None,
-    say: Say = lambda _: None,
-) -> Sources:
-    """Look at all pictures once, name those that cannot be used, and divide the others by content.
+    other: Path | None = None,
+) -> Selection:
+    """Read all pictures once, name those that cannot be used, and divide the others by content.
 
-    Nothing that is judged by is trained on: what of `images` and `guard` shows the same as a picture of `valid`, and
-    what of `guard` shows the same as one of `images`, is left out.
+    Nothing that is tested on is trained on: a picture of `pictures` or `guard` that shows the same as one of `valid`,
+    and one of `guard` that shows the same as one of `pictures`, is left out. Which are left out and why, and how they
+    were divided, is logged.
 
     Args:
-        recipe: says which share is held out.
-        images: folder of HR pictures, or with `HR/` and `LRx{scale}/`.
+        recipe: says which share is held out; in HR pixels (`AdaptRecipe.at_scale`).
+        pictures: folder of HR pictures, or with `HR/` and `LRx{scale}/`.
         scale: of the base.
-        valid: folder of pictures to choose and judge by, instead of a part of `images`; of more than `MOST_HELD_OUT`
-            some drawn at random.
+        valid: folder of pictures to validate and test on, instead of a part of `pictures`; of more than
+            `MOST_HELD_OUT` some drawn at random.
         guard: folder of pictures of other kinds; a part of them is not trained on, to see what is forgotten.
-        general: folder of pictures to see what is forgotten on, where there is no guard.
-        say: told, in one line each, which pictures are left out and why, and how they were divided.
+        other: folder of pictures to see what is forgotten on, where there is no guard.
 
     Raises:
         ImageError: too few pictures.
         RecipeError: the recipe degrades pictures, but their LR is given.
     """
-    found = _find(images, scale, say)
+    found = _find(pictures, scale)
     if recipe.degrade and found[0].lr is not None:
-        raise RecipeError(f"degrade: {images} has LR pictures of its own; leave out one or the other")
-    taken = len(found) * (recipe.copies if recipe.degrade else 1)
-    window, guard_window = _training_window(taken, recipe, scale), None
-    # what lies outside is neither trained on nor judged by; at a smaller size the window shows more
-    reach = 1 / min(1, *recipe.sizes)
-    looked = _look(images, found, scale, max(WINDOW, math.ceil(reach * window)), say)
+        raise RecipeError(f"degrade: {pictures} has LR pictures of its own; leave out one or the other")
+    window = _training_window(len(found) * (recipe.copies if recipe.degrade else 1), recipe, scale)
+    candidates = _inspect(pictures, found, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
     if valid is None:
-        parts, numbers = _divide(recipe, images, looked, say)
-        train, choose = ([looked[n] for n in part] for part in parts[:2])
-        judge = choose if parts[2] is parts[1] else [looked[n] for n in parts[2]]
-        judge_groups = [numbers[n] for n in parts[2]]
-        judging = choose + judge
+        train, held = _hold_out(recipe, pictures, candidates)
     else:
-        drawn = _find(valid, scale, say)
-        order = np.random.default_rng(recipe.seed).permutation(len(drawn))
-        judging = _look(valid, [drawn[n] for n in order], scale, WINDOW, say, MOST_HELD_OUT)
-        if len(drawn) > MOST_HELD_OUT:
-            say(f"{valid}: {len(judging)} of {len(drawn)} pictures are judged by")
-        choose = judge = sorted(judging, key=lambda one: str(one.pair.hr))
-        judge_groups = grouping.numbered(_grouped(valid, judge, grouping.LEAST_HELD_OUT, say), len(judge))
-        if len(set(judge_groups)) < grouping.LEAST_HELD_OUT:
-            raise ImageError(
-                f"{valid}: {len(set(judge_groups))} different pictures, too few to be certain of a gain; "
-                f"it takes {grouping.LEAST_HELD_OUT}"
-            )
-        train = _without(looked, judging, images, "shows what a picture to judge by shows", say)
-    if choose is judge:
-        say(
-            f"the same {len(judge)} pictures choose the weights and judge them, so the gain must be certain to 99 %, "
-            "not 95 %"
+        held = _draw(recipe, valid, scale)
+        train = _exclude(candidates, held.all, pictures, "shows what a picture to judge by shows")
+    if held.is_shared:
+        logger.info(
+            "the same %d pictures choose the weights and judge them, so the gain must be certain to 99 %%, not 95 %%",
+            len(held.test),
         )
-    say(f"{len(train)} pictures to train on, {len(choose)} to choose by, {len(judge)} to judge by")
-
-    guards: list[_Looked] = []
-    kept: list[Pair] = [] if general is None else find_pairs(general, scale)
-    kept_groups = list(range(len(kept)))
-    if guard is not None:
-        found = _find(guard, scale, say)
-        guard_window = _training_window(len(found), recipe, scale)
-        others = _look(guard, found, scale, max(WINDOW, math.ceil(reach * guard_window)), say)
-        others = _without(others, looked + judging, guard, "shows what a picture to adapt to shows", say)
-        (trained, first, second), numbers = _divide(recipe, guard, others, say)
-        guards, held = [others[n] for n in trained], sorted({*first, *second})
-        kept, kept_groups = [others[n].pair for n in held], [numbers[n] for n in held]
-        say(f"{len(guards)} guard pictures to train on, {len(kept)} to see what is forgotten")
-    return Sources(
-        [one.pair for one in train],
-        [one.pair for one in choose],
-        [one.pair for one in judge],
-        judge_groups,
-        [one.pair for one in guards],
-        kept,
-        kept_groups,
+    logger.info(
+        "%d pictures to train on, %d to choose by, %d to judge by", len(train), len(held.validation), len(held.test)
+    )
+    guards, others, guard_window = _find_guard(recipe, guard, scale, [*candidates, *held.all])
+    other_pairs = [] if other is None else find_pairs(other, scale)
+    return Selection(
+        _pairs(train),
+        _pairs(held.validation),
+        _pairs(held.test),
+        held.groups,
+        _pairs(guards),
+        other_pairs if guard is None else _pairs(others.test),
+        list(range(len(other_pairs))) if guard is None else others.groups,
         (window, guard_window),
-        0.99 if choose is judge else 0.95,
+        0.99 if held.is_shared else 0.95,
     )
 
 
-def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
-    """Of so many pictures the middle that is trained on, HR pixels high and wide, a multiple of the scale.
+def _pairs(candidates: Sequence[_Candidate]) -> list[Pair]:
+    return [candidate.pair for candidate in candidates]
 
-    All decoded they take about 4 GB of disk up to some 5,000 pictures (at patches of 256; sizes and copies counted) and
-    0.8 MB each beyond; a teacher's pictures take as much again.
+
+def _reach(recipe: AdaptRecipe) -> float:
+    """Return how much further the window of the smallest size reaches: it shows more of a picture."""
+    return 1 / min(1, *recipe.sizes)
+
+
+def _hold_out(recipe: AdaptRecipe, folder: Path, candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], _Held]:
+    """Divide pictures into those to train on and those held out."""
+    (train, validation, test), numbers = _divide(recipe, folder, candidates)
+    chosen = [candidates[n] for n in validation]
+    judged = chosen if test is validation else [candidates[n] for n in test]
+    return [candidates[n] for n in train], _Held(chosen, judged, [numbers[n] for n in test])
+
+
+def _draw(recipe: AdaptRecipe, folder: Path, scale: int) -> _Held:
+    """Draw the pictures to validate and test on from a folder.
+
+    Raises:
+        ImageError: it holds too few.
+    """
+    found = _find(folder, scale)
+    order = np.random.default_rng(recipe.seed).permutation(len(found))
+    drawn = _inspect(folder, [found[n] for n in order], scale, WINDOW, MOST_HELD_OUT)
+    if len(found) > MOST_HELD_OUT:
+        logger.info("%s: %d of %d pictures are judged by", folder, len(drawn), len(found))
+    test = sorted(drawn, key=lambda candidate: str(candidate.pair.hr))
+    groups = grouping.numbered(_group(folder, test, grouping.LEAST_HELD_OUT), len(test))
+    if len(set(groups)) < grouping.LEAST_HELD_OUT:
+        raise ImageError(
+            f"{folder}: {len(set(groups))} different pictures, too few to be certain of a gain; "
+            f"it takes {grouping.LEAST_HELD_OUT}"
+        )
+    return _Held(test, test, groups)
+
+
+def _find_guard(
+    recipe: AdaptRecipe, folder: Path | None, scale: int, seen: Sequence[_Candidate]
+) -> tuple[list[_Candidate], _Held, int | None]:
+    """Divide the guard's pictures into those to train on and those that show what is forgotten; and their window."""
+    if folder is None:
+        return [], _Held([], [], []), None
+    found = _find(folder, scale)
+    window = _training_window(len(found), recipe, scale)
+    candidates = _inspect(folder, found, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
+    candidates = _exclude(candidates, seen, folder, "shows what a picture to adapt to shows")
+    (trained, first, second), numbers = _divide(recipe, folder, candidates)
+    held = sorted({*first, *second})
+    others = [candidates[n] for n in held]
+    logger.info("%d guard pictures to train on, %d to see what is forgotten", len(trained), len(held))
+    return [candidates[n] for n in trained], _Held(others, others, [numbers[n] for n in held]), window
+
+
+def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
+    """Return the side of the central crop (HR pixels) used for training, so that the decoded store stays near 4 GB.
+
+    That holds up to some 5,000 pictures (at patches of 256; sizes and copies counted); beyond it takes 0.8 MB for each.
+    A teacher's pictures take as much again. The side is a multiple of the scale.
     """
     side = math.isqrt(_STORE // 3 // max(1, pictures * len(recipe.sizes)))
     return max(side, 2 * max(stage.patch for stage in recipe.stages)) // scale * scale
 
 
-def _find(folder: Path, scale: int, say: Say) -> list[Pair]:
+def _find(folder: Path, scale: int) -> list[Pair]:
     found = find_pairs(folder, scale)
     others = sorted(path.name for path in folder.glob("LRx*") if path.is_dir())
     if found[0].lr is None and others:
-        say(f"{folder}: has {', '.join(others)} but no LRx{scale}; LR is made from HR")
+        logger.info("%s: has %s but no LRx%d; LR is made from HR", folder, ", ".join(others), scale)
     return found
 
 
-def _look(
-    folder: Path, found: Sequence[Pair], scale: int, window: int, say: Say, most: int | None = None
-) -> list[_Looked]:
-    """Those that can be used, at most so many."""
+def _inspect(folder: Path, found: Sequence[Pair], scale: int, window: int, most: int | None = None) -> list[_Candidate]:
+    """Read pictures, at most so many that can be used, and hash what they show.
+
+    Raises:
+        ImageError: none can be used.
+    """
     border = metrics.protocol("classic-y", scale).border
-    say(f"{folder}: looking at {len(found)} pictures")
-    looked: list[_Looked] = []
+    logger.info("%s: looking at %d pictures", folder, len(found))
+    candidates: list[_Candidate] = []
     for number, pair in enumerate(found):
-        if len(looked) == most:
+        if len(candidates) == most:
             break
         if number and number % 1000 == 0:
-            say(f"{folder}: looked at {number} of {len(found)}")
+            logger.info("%s: looked at %d of %d", folder, number, len(found))
         try:
             # what LR holds does not matter here, only whether it can be read
             _, hr = read_pair(pair, scale, lambda picture: picture[::scale, ::scale], window)
         except ImageError as error:
-            say(f"left out: {error}")
+            logger.warning("left out: %s", error)
             continue
         if min(hr.shape[:2]) <= 2 * border:
-            say(f"left out: {pair.hr}: {hr.shape[1]} x {hr.shape[0]} is too small to judge by")
+            logger.warning("left out: %s: %d x %d is too small to judge by", pair.hr, hr.shape[1], hr.shape[0])
             continue
-        looked.append(_Looked(pair, grouping.sketch(hr)))
-    if not looked:
+        candidates.append(_Candidate(pair, grouping.sketch(hr)))
+    if not candidates:
         raise ImageError(f"{folder}: holds no picture that can be used")
-    return looked
+    return candidates
 
 
 def _divide(
-    recipe: AdaptRecipe, folder: Path, looked: Sequence[_Looked], say: Say
+    recipe: AdaptRecipe, folder: Path, candidates: Sequence[_Candidate]
 ) -> tuple[tuple[list[int], list[int], list[int]], list[int]]:
-    """Positions to train on, to choose by and to judge by, as `split.hold_out`; and of each position its group."""
-    groups = _grouped(folder, looked, grouping.LEAST, say)
+    """Return positions to train, validate and test on, as `grouping.hold_out`; and the group of each position."""
+    groups = _group(folder, candidates, grouping.LEAST)
     try:
         parts = grouping.hold_out(groups, recipe.holdout, MOST_HELD_OUT, recipe.seed)
     except ImageError as error:
         raise ImageError(f"{folder}: {error}") from error
     trained = set(parts[0])
-    large = [g for g in groups if g[0] in trained and len(g) > min(MOST_HELD_OUT, recipe.holdout * len(looked))]
+    large = [g for g in groups if g[0] in trained and len(g) > min(MOST_HELD_OUT, recipe.holdout * len(candidates))]
     if large:
-        say(
-            f"{folder}: {sum(map(len, large))} pictures are of {len(large)} series too large to be held out, so that "
-            "they are trained on and not judged by; name some of their kind with --valid"
+        logger.warning(
+            "%s: %d pictures are of %d series too large to be held out, so that they are trained on and not judged by; "
+            "name some of their kind with --valid",
+            folder,
+            sum(map(len, large)),
+            len(large),
         )
-    return parts, grouping.numbered(groups, len(looked))
+    return parts, grouping.numbered(groups, len(candidates))
 
 
-def _grouped(folder: Path, looked: Sequence[_Looked], least: int, say: Say) -> list[list[int]]:
-    """Crops of one picture together. Names are believed, unless they make too few groups or one of more than half."""
-    names, sketches = [one.pair.name for one in looked], [one.sketch for one in looked]
+def _group(folder: Path, candidates: Sequence[_Candidate], least: int) -> list[list[int]]:
+    """Put crops of one picture together.
+
+    Names are believed, unless they make fewer than `least` groups or one of more than half.
+    """
+    names, sketches = [one.pair.name for one in candidates], [one.sketch for one in candidates]
     named, groups = grouping.group(names, sketches), grouping.group(names, sketches, by_name="crops")
     if named == groups:
         return groups
-    if grouping.alike(named, least):
-        say(
-            f"{folder}: names are too much alike to tell crops of one picture by them; only contents are compared "
-            "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)"
+    if grouping.are_alike(named, least):
+        logger.info(
+            "%s: names are too much alike to tell crops of one picture by them; only contents are compared "
+            "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)",
+            folder,
         )
         return groups
-    say(
-        f"{folder}: by their names {len(looked)} pictures are of {len(named)} series (as scan7-1 and scan7-2 are), "
-        "each of which is on one side and counts once; rename them if they are not"
+    logger.info(
+        "%s: by their names %d pictures are of %d series (as scan7-1 and scan7-2 are), "
+        "each of which is on one side and counts once; rename them if they are not",
+        folder,
+        len(candidates),
+        len(named),
     )
     return named
 
 
-def _without(looked: list[_Looked], others: list[_Looked], folder: Path, why: str, say: Say) -> list[_Looked]:
-    """Those that share no content with others."""
-    everything = [*looked, *others]
-    groups = grouping.group([o.pair.name for o in everything], [o.sketch for o in everything], by_name="no")
-    shared = {member for members in groups if max(members) >= len(looked) for member in members}
+def _exclude(candidates: list[_Candidate], others: Sequence[_Candidate], folder: Path, reason: str) -> list[_Candidate]:
+    """Return the candidates that share no content with others.
 
-    kept = [one for number, one in enumerate(looked) if number not in shared]
+    Raises:
+        ImageError: none is left.
+    """
+    everything = [*candidates, *others]
+    groups = grouping.group([o.pair.name for o in everything], [o.sketch for o in everything], by_name="no")
+    shared = {member for members in groups if max(members) >= len(candidates) for member in members}
+
+    kept = [one for number, one in enumerate(candidates) if number not in shared]
     if not kept:
-        raise ImageError(f"{folder}: every picture {why}")
-    if len(kept) < len(looked):
-        named = [looked[n].pair.name for n in sorted(shared) if n < len(looked)]
+        raise ImageError(f"{folder}: every picture {reason}")
+    if len(kept) < len(candidates):
+        named = [candidates[n].pair.name for n in sorted(shared) if n < len(candidates)]
         more = f" and {len(named) - 10} more" if len(named) > 10 else ""
-        say(f"left out of {folder}, as each {why}: {', '.join(named[:10])}{more}")
+        logger.warning("left out of %s, as each %s: %s%s", folder, reason, ", ".join(named[:10]), more)
     return kept

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 ROUNDING = 1e-6
-"""Of a factor's trace: directions that the gradients do not know stay as they are, and are not drawn from rounding."""
+"""A share of a factor's trace that is added, so that rounding does not turn directions without gradients."""
 
 
 class Soap(torch.optim.Optimizer):
-    """An optimiser for convs and other small matrices.
+    """The optimiser SOAP, for convs and other small matrices.
 
     A weight (out, ...) counts as a matrix (out, rest) with gradient G. Averages of G Gᵀ and Gᵀ G (its factors) have an
     eigenbasis each, in which the numbers hardly depend on each other, and there Adam works; a bias is Adam's alone. A
@@ -48,7 +48,7 @@ class Soap(torch.optim.Optimizer):
 
 
 def _update(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> Tensor:
-    """Direction for a parameter, to be multiplied by the learning rate, (out, rest); its state moves on."""
+    """Return the direction for a parameter, (out, rest), to be multiplied by the learning rate; its state moves on."""
     first_decay, second_decay = group["betas"]
     g = gradient.reshape(gradient.shape[0], -1)
     factors = (g @ g.T, g.T @ g) if gradient.dim() > 1 else ()
@@ -83,5 +83,5 @@ def _update(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> T
 
 
 def _turn(matrix: Tensor, bases: list[Tensor]) -> Tensor:
-    """A matrix into the bases of its sides; as it is (a copy) where there are none."""
+    """Turn a matrix into the bases of its sides; copy it where there are none."""
     return bases[0].T @ matrix @ bases[1] if bases else matrix.clone()

@@ -108,6 +108,12 @@ def int8_recipe() -> Path:
     return _folder() / "int8.toml"
 
 
+def recipes() -> Path:
+    """Return the folder of the recipes that models and adapters were made by; in a checkout it lies at the root."""
+    packaged = _folder() / "recipes"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "recipes"
+
+
 def general_pictures() -> Path:
     """Return the folder of photographs that show what an adaptation forgets; its README.md names their sources."""
     return _folder() / "general"
