@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from dsclora import zoo
 from dsclora.engines import Engine
 from dsclora.engines.choice import open_engine
-from dsclora.inference.strips import Border, enlarge
+from dsclora.errors import OutOfMemoryError
+from dsclora.inference import tiles
+from dsclora.inference.strips import Border, enlarge, smallest_tile
 from dsclora.networks import span_torch
 from dsclora.networks.span import HALO, SpanNetwork
 from dsclora.training.teacher import self_ensemble
-from helpers import Nearest, Wide, photo
+from helpers import Aligned, Global, Nearest, Wide, photo
+
+BORDERS: list[Border] = ["reflect", "zero"]
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120), st.sampled_from(["reflect", "zero"]))
@@ -28,6 +32,53 @@ def test_tiled_equals_whole(height: int, width: int, tile: int, border: Border) 
     assert np.array_equal(enlarge(Wide(), pixels, border=border, tile=tile), whole)
     if border == "zero":
         assert np.array_equal(whole, Wide()(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0))
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120))
+@settings(max_examples=60, deadline=None)
+def test_sides_that_must_divide_are_reflected_and_cut_again(height: int, width: int, tile: int) -> None:
+    pixels = np.random.default_rng(height * 151 + width).integers(0, 256, (height, width, 3), np.uint8)
+    for border in BORDERS:
+        whole = enlarge(Aligned(), pixels, border=border, tile=1000)
+        assert np.array_equal(enlarge(Aligned(), pixels, border=border, tile=tile), whole)
+    continued = np.pad(pixels, ((0, -height % 4), (0, -width % 4), (0, 0)), "reflect")
+    result = Aligned()(continued.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    assert np.array_equal(whole, result[: height * 2, : width * 2])
+
+
+def test_a_network_that_sees_everything_is_given_everything() -> None:
+    pixels = photo(200, 300)
+    for border in BORDERS:
+        whole = enlarge(Global(), pixels, border=border, tile=64)
+        assert np.array_equal(enlarge(Global(), pixels, border=border, tile=1000), whole)
+    assert np.array_equal(whole, Global()(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0))
+
+    class Small(Global):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            raise OutOfMemoryError("out of memory")
+
+    with pytest.raises(OutOfMemoryError, match=r"300 x 200 pixels, which cannot be cut .* reduce it first"):
+        enlarge(Small(), pixels)
+
+
+def test_the_smallest_tile_leaves_a_core() -> None:
+    far = Wide()
+    far.halo = 50
+    far.multiple = 16
+    assert smallest_tile(Wide()) == smallest_tile(Global()) == smallest_tile(Nearest()) == 64
+    assert smallest_tile(far) == 160  # 2 * 64 + 22, up to a multiple of 16
+    cut = tiles.cuts(1008, 160, far.halo, far.multiple)
+    assert len(cut) == 28
+
+
+def test_floats_are_not_rounded() -> None:
+    pixels = np.linspace(0, 1, 60 * 70 * 4, dtype=np.float32).reshape(60, 70, 4)
+    result = enlarge(Nearest(), pixels, alpha=True, tile=64)
+    assert result.dtype == np.float32
+    expected = pixels.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(result[..., :3], expected[..., :3])
+    assert np.allclose(result[..., 3], expected[..., 3], rtol=0, atol=1e-6), "a sum of three weights"
+    assert result.max() == 1
 
 
 class Exact:
@@ -48,6 +99,7 @@ class Exact:
         return np.asarray(made.round() if peak > 1 else made).astype(batch.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize(("bands", "alpha", "dtype"), [(3, False, np.uint8), (2, True, np.uint8), (4, True, np.uint16)])
 def test_tiled_equals_whole_with_the_network(border: Border, bands: int, alpha: bool, dtype: Any) -> None:
