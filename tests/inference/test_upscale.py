@@ -12,8 +12,8 @@ import pytest
 import pyvips
 
 from dsclora.errors import ImageError, OutOfMemoryError, OutputError, UsageError
-from dsclora.inference.jobs import Job, Options, Result, plan_jobs
-from dsclora.inference.upscale import upscale_file, upscale_files
+from dsclora.inference.jobs import Job, Options, Result, plan_jobs, separate_targets
+from dsclora.inference.upscale import upscale_file, upscale_files, upscale_picture
 from dsclora.pictures.read import read_rgb8
 from helpers import ROOT, Nearest, photo, save
 
@@ -21,7 +21,11 @@ DEFAULTS = Options()
 
 
 def run(jobs: list[Job], options: Options = DEFAULTS, engine: Any = None) -> list[Result]:
-    return list(upscale_files([engine or Nearest()], jobs, options))
+    """The results of jobs whose targets may collide, in their order."""
+    separate, failures = separate_targets(jobs, options.if_exists)
+    results = [*failures, *upscale_files([engine or Nearest()], separate, options)]
+    order = {job.source: number for number, job in enumerate(jobs)}
+    return sorted(results, key=lambda result: order[result.source])
 
 
 def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
@@ -30,7 +34,6 @@ def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
 
     def results(folder: str, count: int) -> list[Any]:
         jobs = [Job(s, tmp_path / folder / s.name) for s in sources]
-        jobs.insert(2, replace(jobs[1], source=sources[5]))  # wants what another one has written
         made = list(upscale_files([Nearest() for _ in range(count)], jobs, DEFAULTS))
         return [(r.source, r.target and r.target.name, r.status, (r.error or "").replace(folder, "")) for r in made]
 
@@ -87,14 +90,12 @@ def test_what_an_input_becomes_is_no_input(tmp_path: Path, monkeypatch: pytest.M
     jobs, (skipped,) = plan_jobs(["*.png"], None, DEFAULTS, 4)
     assert [str(job.source) for job in jobs] == ["other_x4.png", "p1.png", "p2.png"]
     assert skipped.status == "skipped"
-    assert "p1_x4.png: is what p1.png becomes" in skipped.notices[0]
+    assert "p1_x4.png: skipped, it is the output of p1.png" in skipped.notices[0]
     assert planned(["p1_x4.png"]) == ["p1_x4_x4.png"], "by itself it is"
     overwrite = replace(DEFAULTS, if_exists="overwrite")
-    jobs, _ = plan_jobs(["*.png"], None, overwrite, 4)
-    assert len(jobs) == 4, "or it would be replaced unseen"
-    assert next(upscale_files([Nearest()], jobs[1:], overwrite)).error == (
-        "p1.png: would replace p1_x4.png, an input; choose another --output"
-    )
+    jobs, (refused,) = plan_jobs(["*.png"], None, overwrite, 4)
+    assert [str(job.source) for job in jobs] == ["other_x4.png", "p1_x4.png", "p2.png"]
+    assert refused.error == "p1.png: would replace p1_x4.png, an input; choose another --output"
     (tmp_path / "p2_x4.png").symlink_to(tmp_path / "p2.png")
     assert planned(["p2.png"]) == ["p2_x4.png"], "to be told that it exists"
 
@@ -224,12 +225,78 @@ def test_an_input_is_never_replaced_by_the_output_of_another(tmp_path: Path) -> 
     assert png.read_bytes() == before
 
 
-def test_a_failed_input_does_not_claim_its_target(tmp_path: Path) -> None:
+def test_who_gets_a_target_is_planned_whatever_becomes_of_it(tmp_path: Path) -> None:
+    """Or it would hang on the order in which workers finish."""
     bad = tmp_path / "a.gif"
     bad.write_bytes(b"GIF89a")
     good = save(tmp_path / "a.png", photo(9, 9))
     results = run([Job(p, tmp_path / "out" / "a.png") for p in (bad, good)])
-    assert [r.status for r in results] == ["failed", "done"]
+    assert [r.status for r in results] == ["failed", "failed"]
+    assert f"which is {bad}'s output" in (results[1].error or "")
+    assert not (tmp_path / "out" / "a.png").exists()
+
+
+def test_collisions_are_planned(tmp_path: Path) -> None:
+    """So that any worker can do one job by itself, in any order."""
+    one, two = save(tmp_path / "1" / "a.png", photo(9, 9)), save(tmp_path / "2" / "a.png", photo(11, 11))
+    inputs, out = [str(one), str(two)], tmp_path / "out"
+    for if_exists in ("error", "skip", "overwrite"):
+        jobs, (refused,) = plan_jobs(inputs, out, Options(if_exists=if_exists), 2)
+        assert jobs == [Job(one, out / "a.png")]
+        assert refused.error == (
+            f"{two}: would be written to {out / 'a.png'}, which is {one}'s output; "
+            "run it apart with another --output, or use --if-exists rename"
+        )
+    rename = Options(if_exists="rename")
+    save(out / "a-1.png", photo(5, 5))
+    jobs, results = plan_jobs(inputs, out, rename, 2)
+    assert results == []
+    assert jobs == [Job(one, out / "a.png"), Job(two, out / "a-2.png")]
+    for job in reversed(jobs):
+        assert upscale_file(Nearest(), job, rename).target == job.target
+    assert [read_rgb8(job.target).shape[0] for job in jobs] == [18, 22]
+    assert read_rgb8(out / "a-1.png").shape[0] == 5
+
+
+def test_a_target_that_came_to_be_after_planning_is_safe(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", photo(9, 9))
+    for if_exists, status in (("error", "failed"), ("skip", "skipped"), ("rename", "done")):
+        options = Options(if_exists=if_exists)
+        target = tmp_path / if_exists / "a.png"
+        (job,), _ = plan_jobs([str(source)], target.parent, options, 2)
+        target.parent.mkdir()
+        target.write_bytes(b"mine")
+        (result,) = upscale_files([Nearest()], [job], options)
+        assert result.status == status
+        assert target.read_bytes() == b"mine"
+        assert (target.parent / "a-1.png").exists() == (if_exists == "rename")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_from_memory_to_memory_as_from_file_to_file(tmp_path: Path, suffix: str) -> None:
+    source = save(tmp_path / "in.webp", photo(90, 70, 4))
+    options = Options(scale=1.5, tile=64, quality=80, strip_metadata=True)
+    upscale_file(Nearest(), Job(source, tmp_path / f"out{suffix}"), options)
+    content = upscale_picture(Nearest(), source.read_bytes(), options, suffix)
+    assert content == (tmp_path / f"out{suffix}").read_bytes()
+    with pytest.raises(ImageError, match=r"^the picture: "):
+        upscale_picture(Nearest(), b"no picture", options)
+    with pytest.raises(OutputError, match=r"^the result: cannot write \.bmp"):
+        upscale_picture(Nearest(), source.read_bytes(), options, ".bmp")
+
+
+def test_an_interruption_leaves_what_is_finished(tmp_path: Path) -> None:
+    jobs = [Job(save(tmp_path / f"{n}.png", photo(9, 9)), tmp_path / "out" / f"{n}.png") for n in range(6)]
+
+    def report(number: int, done: int, total: int) -> None:
+        if number >= 2:
+            raise KeyboardInterrupt
+
+    results: list[Result] = []
+    with pytest.raises(KeyboardInterrupt):
+        results.extend(upscale_files([Nearest()], jobs, DEFAULTS, report))
+    assert [(r.source.stem, r.status) for r in results] == [("0", "done"), ("1", "done")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
 
 
 def test_two_spellings_of_one_target(tmp_path: Path) -> None:
@@ -314,6 +381,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path: Path) -> None:
     assert "out of memory" in (result.error or "")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     """Peak memory of a process that enlarges a picture, and one three times as high."""
     code = (

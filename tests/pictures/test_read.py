@@ -18,7 +18,7 @@ import pyvips
 from dsclora.errors import ImageError, OutputError
 from dsclora.pictures.metrics import psnr
 from dsclora.pictures.read import find_pictures, open_picture, read_rgb8
-from dsclora.pictures.write import Output, write_picture
+from dsclora.pictures.write import Encoding, encode_picture, write_picture
 from helpers import ROOT, photo, save
 
 
@@ -35,8 +35,8 @@ def copy(source: Path, target: Path, **options: Any) -> None:
     """Through `open_picture` and `write`, unchanged."""
     picture = open_picture(source)
     pixels = picture.rows()(0, picture.height)
-    output = Output(target, picture.width, picture.height, **options)
-    write_picture(output, strips_of(pixels), picture.width, picture.height, picture)
+    size = picture.width, picture.height
+    write_picture(target, Encoding(target.suffix, *size, **options), strips_of(pixels), size, picture)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -189,6 +189,7 @@ def test_colour_is_spread_under_transparent_pixels(tmp_path: Path) -> None:
     assert np.abs(made[:, 9:30, :3].astype(int) - (200, 100, 50)).max() <= 1, "21 pixels are what the network sees"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".gif"])
 @pytest.mark.parametrize("step", [400, 391])
 def test_transparent_pictures_stream(tmp_path: Path, suffix: str, step: int) -> None:
@@ -281,7 +282,7 @@ def test_final_size(tmp_path: Path) -> None:
     source = save(tmp_path / "in.png", photo(40, 60, 4))
     picture = open_picture(source)
     pixels = picture.rows()(0, 40)
-    write_picture(Output(tmp_path / "out.png", 31, 17), strips_of(pixels), 60, 40, picture)
+    write_picture(tmp_path / "out.png", Encoding(".png", 31, 17), strips_of(pixels), (60, 40), picture)
     assert pixels_of(tmp_path / "out.png").shape == (17, 31, 4)
 
 
@@ -332,6 +333,37 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(whole[: len(whole) // 4])
     with pytest.raises(ImageError, match=r"damaged|truncated"):
         read_rgb8(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif", ".gif", ".heic"])
+def test_pictures_from_memory_are_those_of_files(tmp_path: Path, suffix: str) -> None:
+    telephone = ROOT / "tests" / "data" / "telephone.heic"
+    path = telephone if suffix == ".heic" else save(tmp_path / f"in{suffix}", photo(40, 60, 4))
+    file, memory = open_picture(path), open_picture(path.read_bytes())
+    assert np.array_equal(memory.rows()(0, memory.height), file.rows()(0, file.height))
+    assert memory.image.get_fields() == file.image.get_fields()
+    assert memory.label == "the picture"
+    cut = path.read_bytes()[: path.stat().st_size * 2 // 3]
+    with pytest.raises(ImageError, match=r"^upload 7: .*(damaged|truncated)"):
+        open_picture(cut, label="upload 7").rows()(0, memory.height)
+
+
+def test_memory_that_is_no_picture() -> None:
+    for content, problem in ((b"", "it is empty"), (b"text", "not a picture, or damaged; supported are")):
+        with pytest.raises(ImageError, match=f"^the picture: {problem}"):
+            open_picture(content)
+    with pytest.raises(ImageError, match=r"^the picture: 60000 x 60000 pixels"):
+        open_picture(_png(60_000, 60_000))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("count", [1, 7])
+def test_encoded_is_what_would_be_written(tmp_path: Path, suffix: str, count: int) -> None:
+    picture = open_picture(save(tmp_path / "in.png", photo(40, 60, 4)))
+    pixels, encoding = picture.rows()(0, 40), Encoding(suffix, 50, 30)
+    write_picture(tmp_path / f"out{suffix}", encoding, strips_of(pixels, count), (60, 40), picture)
+    content = encode_picture(encoding, strips_of(pixels, count), (60, 40), picture)
+    assert content == (tmp_path / f"out{suffix}").read_bytes()
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
@@ -458,30 +490,31 @@ def test_a_grey_profile_is_kept_or_applied(tmp_path: Path, suffix: str, bands: i
     assert np.abs(colour.numpy().astype(int) - shown[0, 0]).max() <= 2
 
 
-def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+def test_outputs_that_cannot_be() -> None:
     with pytest.raises(OutputError, match=r"cannot write \.bmp"):
-        Output(tmp_path / "x.bmp", 9, 9)
+        Encoding(".bmp", 9, 9)
     with pytest.raises(OutputError, match="without a suffix"):
-        Output(tmp_path / "x", 9, 9)
+        Encoding("", 9, 9)
     with pytest.raises(OutputError, match="16383"):
-        Output(tmp_path / "x.webp", 20_000, 9)
+        Encoding(".webp", 20_000, 9)
 
 
 def test_a_failing_strip_leaves_nothing_and_passes_through(tmp_path: Path) -> None:
     source = save(tmp_path / "in" / "in.png", photo(30, 30))
     picture = open_picture(source)
+    target, encoding = tmp_path / "out" / "x.png", Encoding(".png", 30, 30)
 
     def failing() -> Iterator[npt.NDArray[Any]]:
         yield photo(10, 30)
         raise ImageError("the second strip is bad")
 
     with pytest.raises(ImageError, match="second strip"):
-        write_picture(Output(tmp_path / "out" / "x.png", 30, 30), failing(), 30, 30, picture)
+        write_picture(target, encoding, failing(), (30, 30), picture)
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(ValueError, match="expected 30"):
-        write_picture(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(10, 30)]), 30, 30, picture)
+        write_picture(target, encoding, iter([photo(10, 30)]), (30, 30), picture)
     with pytest.raises(ValueError, match="more than 30"):
-        write_picture(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(30, 30)] * 2), 30, 30, picture)
+        write_picture(target, encoding, iter([photo(30, 30)] * 2), (30, 30), picture)
     with pytest.raises(ValueError, match="a strip is"):
-        write_picture(Output(tmp_path / "out" / "x.png", 30, 30), iter([photo(30, 10)]), 30, 30, picture)
+        write_picture(target, encoding, iter([photo(30, 10)]), (30, 30), picture)
     assert list((tmp_path / "out").iterdir()) == []
