@@ -114,7 +114,7 @@ class Global:
 
     name = "global"
     scale = 1
-    halo = None
+    halo: Any = None
     tile = 512
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -62,7 +62,7 @@ def test_a_network_that_sees_everything_is_given_everything() -> None:
 
 
 def test_the_smallest_tile_leaves_a_core() -> None:
-    far = Wide()
+    far: Any = Wide()
     far.halo = 50
     far.multiple = 16
     assert smallest_tile(Wide()) == smallest_tile(Global()) == smallest_tile(Nearest()) == 64

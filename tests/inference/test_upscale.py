@@ -12,7 +12,7 @@ import pytest
 import pyvips
 
 from dsclora.errors import ImageError, OutOfMemoryError, OutputError, UsageError
-from dsclora.inference.jobs import Job, Options, Result, plan_jobs, separate_targets
+from dsclora.inference.jobs import IfExists, Job, Options, Result, plan_jobs, separate_targets
 from dsclora.inference.upscale import upscale_file, upscale_files, upscale_picture
 from dsclora.pictures.read import read_rgb8
 from helpers import ROOT, Nearest, photo, save
@@ -260,7 +260,8 @@ def test_collisions_are_planned(tmp_path: Path) -> None:
 
 def test_a_target_that_came_to_be_after_planning_is_safe(tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", photo(9, 9))
-    for if_exists, status in (("error", "failed"), ("skip", "skipped"), ("rename", "done")):
+    expected: dict[IfExists, str] = {"error": "failed", "skip": "skipped", "rename": "done"}
+    for if_exists, status in expected.items():
         options = Options(if_exists=if_exists)
         target = tmp_path / if_exists / "a.png"
         (job,), _ = plan_jobs([str(source)], target.parent, options, 2)
@@ -340,7 +341,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         "import resource, signal, sys; sys.path.insert(0, 'tests')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path; from helpers import Nearest\n"
-        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.jobs import IfExists, Job, Options\n"
         "from dsclora.inference.upscale import upscale_files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         f"job = Job(Path({str(source)!r}), Path({str(tmp_path / 'out' / 'out.png')!r}))\n"
@@ -387,7 +388,7 @@ def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     code = (
         "import resource, sys; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path; from helpers import Nearest\n"
-        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.jobs import IfExists, Job, Options\n"
         "from dsclora.inference.upscale import upscale_file\n"
         "upscale_file(Nearest(4), Job(Path(sys.argv[1]), Path(sys.argv[2])), Options())\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"

@@ -97,7 +97,8 @@ def smallest_tile(engine: Engine) -> int:
 
 
 def _multiple(engine: Engine) -> int:
-    return getattr(engine, "multiple", 1)
+    multiple: int = getattr(engine, "multiple", 1)
+    return multiple
 
 
 def _strips(
@@ -186,7 +187,8 @@ def _run(engine: Engine, piece: Pixels, alpha: bool) -> Pixels:
     if piece.shape[2] == 1:  # a grey picture stays grey
         large = (large @ _LUMA)[..., None]
     if piece.dtype == np.float32:
-        return np.clip(large, 0, 1)  # the weights may sum to a hair more than one
+        floats: Pixels = np.clip(large, 0, 1)  # the weights may sum to a hair more than one
+        return floats
     rounded: Pixels = np.rint(large * peak).astype(piece.dtype)
     return rounded
 

@@ -189,6 +189,18 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
 
 
+def spread_colours(pixels: Pixels) -> Pixels:
+    """Give fully transparent pixels the colours of the visible ones around them, as `open_picture` does it.
+
+    Args:
+        pixels: (h, w, bands), uint8, uint16 or float32 in 0..1; the last band is alpha.
+    """
+    if pixels[..., -1].all():
+        return pixels
+    spread: Pixels = _spread(from_array(pixels, alpha=True)).numpy()
+    return spread if spread.dtype != np.float32 else np.clip(spread, 0, 1)
+
+
 def _load(source: Path | bytes, label: str, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
     """Return the picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
     try:
