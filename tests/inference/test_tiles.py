@@ -12,10 +12,10 @@ def test_cores_cover_once_and_windows_see_enough(length: int, halo: int, multipl
     length += -length % multiple
     reach = halo + -halo % multiple
     tile = data.draw(st.integers(2 * reach + multiple, 700))
-    found = cuts(length, tile, halo, multiple)
+    windows = cuts(length, tile, halo, multiple)
     done = 0
-    for cut in found:
-        assert cut.size == found[0].size <= tile
+    for cut in windows:
+        assert cut.size == windows[0].size <= tile
         assert cut.start % multiple == cut.size % multiple == 0
         assert 0 <= cut.start <= cut.start + cut.size <= length
         assert cut.core_start == done < cut.core_end
@@ -24,7 +24,7 @@ def test_cores_cover_once_and_windows_see_enough(length: int, halo: int, multipl
         done = cut.core_end
     assert done == length
     least = 1 if length <= tile else -(-(length - 2 * reach) // (tile - tile % multiple - 2 * reach))
-    assert len(found) == least
+    assert len(windows) == least
 
 
 def test_a_plan_by_hand() -> None:

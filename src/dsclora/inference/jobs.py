@@ -116,7 +116,7 @@ class Result:
 
 
 def failure(job: Job, error: Exception) -> Result:
-    """Return the result of a job that failed, told in one line that names its file."""
+    """Return the result of a job that failed, with an error of one line that names its file."""
     text = str(error)
     if not isinstance(error, DscloraError):
         text = f"{job.source}: {type(error).__name__}: {error}"
@@ -328,7 +328,7 @@ def _expand(pattern: str) -> list[tuple[Path, Path]]:
     matched = set(matches)
     folders = [match for match in matches if matched.isdisjoint(match.parents)]
     top = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-    return [(found, found.relative_to(top)) for found in files or folders or [path]]
+    return [(match, match.relative_to(top)) for match in files or folders or [path]]
 
 
 def _writable_suffix(source: Path) -> str:
@@ -339,10 +339,10 @@ def _writable_suffix(source: Path) -> str:
     return source.suffix if suffix in SAVERS else ".png"
 
 
-def free_name(path: Path, taken: Container[Path] = ()) -> Path:
-    """Return the path, or with the first number that makes it one that neither exists nor is taken."""
+def free_name(path: Path, reserved: Container[Path] = ()) -> Path:
+    """Return the path, or with the first number that makes it one that neither exists nor is reserved."""
     candidate, number = path, 0
-    while candidate in taken or candidate.exists() or candidate.is_symlink():
+    while candidate in reserved or candidate.exists() or candidate.is_symlink():
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate

@@ -1,4 +1,4 @@
-"""How a picture is cut for the network: integer arithmetic, no pixels.
+"""Cut a picture into tiles for the network: integer arithmetic, no pixels.
 
 A tile is a window that the network sees and a core that is kept of what it makes. The window reaches `halo` beyond the
 core wherever the picture goes on, which is all that the network can see from there, so the cores put together are

@@ -1,4 +1,4 @@
-"""The main path: a picture is read in strips, cut into tiles, enlarged by an engine, put together and written.
+"""Upscale files and pictures: the main path, from reading strips over tiles and the engine to writing.
 
 `read.open_picture -> strips.strips (tiles.plan -> engine(batch) -> crop halo, paste -> round once) ->
 write.write_picture`

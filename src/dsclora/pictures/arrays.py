@@ -143,11 +143,13 @@ def _to_contiguous(image: npt.NDArray[Any], picture: "npt.NDArray[Any] | Image.I
 
 
 def _is_pil(picture: object) -> "TypeIs[Image.Image]":
+    """Return whether it is a PIL image, without importing PIL."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(picture, module.Image)
 
 
 def _is_tensor(picture: object) -> "TypeIs[torch.Tensor]":
+    """Return whether it is a tensor, without importing torch."""
     module = sys.modules.get("torch")
     return module is not None and isinstance(picture, module.Tensor)
 

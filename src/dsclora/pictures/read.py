@@ -38,7 +38,7 @@ _SPREAD_SIGMA, _SPREAD_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture opened but not yet decoded: upright, one or three colours, 8 or 16 bits, alpha or none.
+    """An open picture, not yet decoded: upright, one or three colours, 8 or 16 bits, alpha or none.
 
     Attributes:
         label: the name in messages: its file's, or "the picture".
@@ -112,7 +112,7 @@ def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None 
             raise problem from error
         unreadable(problem)
 
-    found: list[Path] = []
+    pictures: list[Path] = []
     entered: set[str] = set()
     for at, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(at)
@@ -122,15 +122,16 @@ def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None 
         entered.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         paths = (Path(at, name) for name in names if not name.startswith("."))
-        found.extend(path for path in paths if path.suffix.lower() in READABLE and os.path.isfile(path))  # noqa: PTH113
-    found.sort()
-    if not found:
+        files = (path for path in paths if path.suffix.lower() in READABLE)
+        pictures.extend(path for path in files if os.path.isfile(path))  # noqa: PTH113 (never raises)
+    pictures.sort()
+    if not pictures:
         raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(READABLE))})")
-    return found
+    return pictures
 
 
 def open_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, label: str = "") -> Picture:
-    """Open a picture: JPEG, PNG, WebP, AVIF/HEIC, TIFF or GIF, told by its content.
+    """Open a picture: JPEG, PNG, WebP, AVIF/HEIC, TIFF or GIF, whatever its name.
 
     EXIF orientation is applied. CMYK and Lab become sRGB by their profile; RGB and grey keep their numbers and their
     ICC profile. Colours are spread under fully transparent pixels, so that no dark halo appears at edges when
@@ -206,10 +207,10 @@ def _load(source: Path | bytes, label: str, access: str, max_pixels: int) -> tup
     try:
         content = _open_source(source, label)
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
-        found = pyvips.vips_lib.vips_foreign_find_load_source(content.pointer)
-        if not found:
+        name = pyvips.vips_lib.vips_foreign_find_load_source(content.pointer)
+        if not name:
             raise ImageError(f"{label}: not a picture, or damaged; {_SUPPORTED}")
-        loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad")
+        loader = pyvips.ffi.string(name).decode().removeprefix("VipsForeignLoad")
         if not loader.startswith(LOADERS):
             kind = loader.removesuffix("Source").lower()
             raise ImageError(f"{label}: is a {kind} file; {_SUPPORTED}")

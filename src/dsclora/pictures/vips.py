@@ -14,7 +14,7 @@ LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")
 _KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
 
 # libvips keeps its error messages in one place for all threads, and pyvips clears it whenever a method of an image is
-# looked up: without this, a file that cannot be opened is told with another thread's message, or none. (Damage found
+# looked up: without this, a file that cannot be opened gets another thread's message, or none. (Damage found
 # later, while pixels are read or written, may still be: that cannot be done one at a time.)
 LIBVIPS_LOCK = threading.Lock()
 

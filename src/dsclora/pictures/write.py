@@ -140,7 +140,7 @@ def _write(
     target: pyvips.Target, encoding: Encoding, strips: Iterable[Pixels], size: tuple[int, int], like: Picture
 ) -> None:
     width, height = size
-    strips = _checked(strips, width, like)
+    strips = _check_strips(strips, width, like)
     first = next(strips)
     whole = len(first) == height  # and in memory anyway
     if whole and next(strips, None) is not None:  # which also lets go of what the last strip was made of
@@ -167,7 +167,7 @@ def _saver_options(image: pyvips.Image, encoding: Encoding) -> str:
     return f"{encoding.suffix.lower()}[{options},keep={keep}]"
 
 
-def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pixels]:
+def _check_strips(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pixels]:
     """Pass strips on, and refuse those of another width, depth or kind than they should be."""
     for strip in strips:
         if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
