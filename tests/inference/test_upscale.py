@@ -15,7 +15,7 @@ from dsclora.errors import ImageError, OutOfMemoryError, OutputError
 from dsclora.inference.jobs import IfExists, Job, Options, Result, plan_jobs, separate_targets
 from dsclora.inference.upscale import upscale_file, upscale_files, upscale_picture
 from dsclora.pictures.read import read_rgb8
-from helpers import ROOT, Nearest, photo, save
+from helpers import ROOT, Global, Nearest, photo, save
 
 DEFAULTS = Options()
 
@@ -250,6 +250,22 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path: Path) -> None:
     (result,) = run([replace(jobs[0], target=tmp_path / "no.png")], engine=Tiny())
     assert result.status == "failed"
     assert "out of memory" in (result.error or "")
+
+
+def test_out_of_memory_of_a_network_that_sees_everything_is_tried_once(tmp_path: Path) -> None:
+    attempts = []
+
+    class Small(Global):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            attempts.append(batch.shape)
+            raise MemoryError
+
+    (result,) = run([Job(save(tmp_path / "a.png", photo(20, 30)), tmp_path / "out.png")], engine=Small())
+    assert result.error == (
+        f"{tmp_path / 'a.png'}: out of memory with 30 x 20 pixels, which cannot be cut into tiles, as this network "
+        "sees the whole picture; reduce it first"
+    )
+    assert len(attempts) == 1
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ class Job:
 
     Attributes:
         source: file to read.
-        target: file to write; no other job of the plan has the same.
+        target: file to write. Two jobs of a plan share one only where it exists and may not be replaced.
     """
 
     source: Path
@@ -142,7 +142,7 @@ def plan_jobs(
         suffix: format of all outputs, such as ".png"; None to keep each one's.
 
     Returns:
-        the jobs, of which no two have one target, and a result for every input that is none: failed where it names
+        the jobs, each with a target of its own, and a result for every input that is none: failed where it names
         nothing or would be written where another one is, or over an input; skipped where it is what another one
         becomes, as when a run is begun again with `*.png`.
 
@@ -177,7 +177,8 @@ def separate_targets(jobs: Sequence[Job], if_exists: IfExists) -> tuple[list[Job
         if_exists: what will be done about existing outputs.
 
     Returns:
-        the jobs that can be done in any order, and a failed result for each of the others.
+        the jobs that can be done in any order, and a failed result for each of the others. Of a target that "error"
+        will refuse because it exists, all jobs are among the former.
     """
     sources = {job.source.resolve() for job in jobs}
     owners: dict[Path, Path] = {}
@@ -195,10 +196,11 @@ def separate_targets(jobs: Sequence[Job], if_exists: IfExists) -> tuple[list[Job
                 )
             if if_exists == "overwrite" and job.target.resolve() in sources:
                 raise OutputError(f"{job.source}: would replace {job.target}, an input; choose another --output")
+            if if_exists != "error" or not _exists(target):  # or all will be told that it does
+                owners[target] = job.source
         except (DscloraError, OSError, RuntimeError) as error:
             failures.append(failure(job, error))
             continue
-        owners[target] = job.source
         separate.append(replace(job, target=job.target.with_name(target.name)))
     return separate, failures
 
@@ -339,10 +341,15 @@ def _writable_suffix(source: Path) -> str:
     return source.suffix if suffix in SAVERS else ".png"
 
 
+def _exists(path: Path) -> bool:
+    """Return whether anything has that name, be it a link to nothing."""
+    return path.exists() or path.is_symlink()
+
+
 def free_name(path: Path, reserved: Container[Path] = ()) -> Path:
     """Return the path, or with the first number that makes it one that neither exists nor is reserved."""
     candidate, number = path, 0
-    while candidate in reserved or candidate.exists() or candidate.is_symlink():
+    while candidate in reserved or _exists(candidate):
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate
