@@ -16,7 +16,7 @@ from dsclora.inference.strips import enlarge
 from dsclora.networks import adapter
 from dsclora.pictures import comparison
 from dsclora.pictures.arrays import Uint8
-from dsclora.pictures.degrade import degrade, fixed
+from dsclora.pictures.degrade import degrade, without_chance
 from dsclora.pictures.read import find_pictures, read_rgb8
 from dsclora.pictures.resize import imresize
 from dsclora.training.recipes import load_adapt
@@ -54,7 +54,7 @@ def main() -> None:
             continue  # for int8: it is to change nothing
         base = zoo.load(str(added.training["base"]))
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
-        chain = fixed(load_adapt(name.removeprefix(f"{base.name}-")).at_scale(base.scale).degrade)
+        chain = without_chance(load_adapt(name.removeprefix(f"{base.name}-")).at_scale(base.scale).degrade)
         if chain:
             said = ", ".join(SAID[step.kind].format(step.strength[0]) for step in chain if step.kind in SAID)
             rows = []

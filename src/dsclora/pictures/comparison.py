@@ -1,4 +1,4 @@
-"""Pictures that compare pictures: whole and in detail, side by side."""
+"""Show pictures side by side, whole and in detail."""
 
 import html
 import os
@@ -17,7 +17,7 @@ _LABEL = 28
 
 
 def find_detail(lr: Uint8, side: int) -> tuple[int, int]:
-    """Where a picture has most detail: top left corner of the window with the largest sum of gradients.
+    """Return the top left corner (y, x) of the window with most detail: the largest sum of gradients.
 
     Args:
         lr: (h, w, 3).
@@ -32,7 +32,7 @@ def find_detail(lr: Uint8, side: int) -> tuple[int, int]:
 
 
 def details(lr: Uint8, pictures: list[Uint8], side: int = 64) -> list[Uint8]:
-    """The same detail of several enlargements of one picture, and of its bicubic enlargement, which comes first.
+    """Cut the same detail from several enlargements of one picture, and first from its bicubic enlargement.
 
     Args:
         lr: (h, w, 3).
