@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from dsclora.networks import span
 from dsclora.networks.span import SpanNetwork
+from dsclora.pictures.arrays import Float32
 
-Float32 = npt.NDArray[np.float32]
-Uint8 = npt.NDArray[np.uint8]
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 

@@ -32,7 +32,8 @@ from dsclora import zoo
 from dsclora.engines.torch import Torch
 from dsclora.errors import TrainingError
 from dsclora.networks import span, span_torch
-from dsclora.pictures.pairs import Uint8, find_pairs
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import find_pairs
 from dsclora.training import pretrain, recipes
 from dsclora.training.patches import PairStore, open_store
 from dsclora.training.teacher import cache_outputs

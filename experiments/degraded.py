@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from dsclora.pictures.degrade import degrade, fixed
+from dsclora.pictures.degrade import degrade, without_chance
 from dsclora.pictures.pairs import find_pairs, read_pair
 from dsclora.training.recipes import load_adapt
 
@@ -28,7 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     chain = load_adapt(given.recipe).degrade
     for at in given.at:
-        steps = fixed(chain, at)
+        steps = without_chance(chain, at)
         folders = given.out / f"{at:g}" / "HR", given.out / f"{at:g}" / f"LRx{given.scale}"
         for number, pair in enumerate(find_pairs(given.folder, given.scale)):
             _, hr = read_pair(pair, given.scale)

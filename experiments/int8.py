@@ -17,12 +17,12 @@ from dsclora import zoo
 from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.measure import evaluate
-from dsclora.measure.evaluate import Uint8
 from dsclora.networks import adapter, span_torch
 from dsclora.networks.adapter import Range
 from dsclora.networks.onnx_network import OnnxNetwork
 from dsclora.networks.span import SpanNetwork
 from dsclora.pictures import metrics
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.pairs import find_pairs
 from dsclora.training import fake_quant, quantize
 from dsclora.training.patches import PairStore, open_store

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
 from dsclora import zoo
@@ -16,12 +15,12 @@ from dsclora.engines.choice import open_engine
 from dsclora.inference.strips import enlarge
 from dsclora.networks import adapter
 from dsclora.pictures import comparison
-from dsclora.pictures.degrade import degrade, fixed
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.degrade import degrade, without_chance
 from dsclora.pictures.read import find_pictures, read_rgb8
 from dsclora.pictures.resize import imresize
 from dsclora.training.recipes import load_adapt
 
-Uint8 = npt.NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 PHOTOGRAPHS = ("coffee", "astronaut")  # of zoo/general
@@ -56,7 +55,7 @@ def main() -> None:
         base = zoo.load(str(added.training["base"]))
         engines = [open_engine(base), open_engine(adapter.merge(base, [(added, 1.0)]))]
         recipe = ROOT / "recipes" / "adapters" / f"{name}.toml"
-        chain = fixed(load_adapt(recipe).degrade)
+        chain = without_chance(load_adapt(recipe).degrade)
         if chain:
             said = ", ".join(SAID[step.kind].format(step.strength[0]) for step in chain if step.kind in SAID)
             rows = []

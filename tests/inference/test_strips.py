@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from dsclora import zoo
 from dsclora.engines import Engine
 from dsclora.engines.choice import open_engine
-from dsclora.inference.strips import Border, enlarge
+from dsclora.errors import OutOfMemoryError
+from dsclora.inference import tiles
+from dsclora.inference.strips import Border, enlarge, smallest_tile
 from dsclora.networks import span_torch
 from dsclora.networks.span import HALO, SpanNetwork
 from dsclora.training.teacher import self_ensemble
-from helpers import Nearest, Wide, photo
+from helpers import Aligned, Global, Nearest, Wide, photo
+
+BORDERS: list[Border] = ["reflect", "zero"]
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120), st.sampled_from(["reflect", "zero"]))
@@ -28,6 +32,53 @@ def test_tiled_equals_whole(height: int, width: int, tile: int, border: Border) 
     assert np.array_equal(enlarge(Wide(), pixels, border=border, tile=tile), whole)
     if border == "zero":
         assert np.array_equal(whole, Wide()(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0))
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120))
+@settings(max_examples=60, deadline=None)
+def test_sides_that_must_divide_are_reflected_and_cut_again(height: int, width: int, tile: int) -> None:
+    pixels = np.random.default_rng(height * 151 + width).integers(0, 256, (height, width, 3), np.uint8)
+    for border in BORDERS:
+        whole = enlarge(Aligned(), pixels, border=border, tile=1000)
+        assert np.array_equal(enlarge(Aligned(), pixels, border=border, tile=tile), whole)
+    continued = np.pad(pixels, ((0, -height % 4), (0, -width % 4), (0, 0)), "reflect")
+    result = Aligned()(continued.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    assert np.array_equal(whole, result[: height * 2, : width * 2])
+
+
+def test_a_network_that_sees_everything_is_given_everything() -> None:
+    pixels = photo(200, 300)
+    for border in BORDERS:
+        whole = enlarge(Global(), pixels, border=border, tile=64)
+        assert np.array_equal(enlarge(Global(), pixels, border=border, tile=1000), whole)
+    assert np.array_equal(whole, Global()(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0))
+
+    class Small(Global):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            raise OutOfMemoryError("out of memory")
+
+    with pytest.raises(OutOfMemoryError, match=r"300 x 200 pixels, which cannot be cut .* reduce it first"):
+        enlarge(Small(), pixels)
+
+
+def test_the_smallest_tile_leaves_a_core() -> None:
+    far: Any = Wide()
+    far.halo = 50
+    far.multiple = 16
+    assert smallest_tile(Wide()) == smallest_tile(Global()) == smallest_tile(Nearest()) == 64
+    assert smallest_tile(far) == 160  # 2 * 64 + 22, up to a multiple of 16
+    cut = tiles.cuts(1008, 160, far.halo, far.multiple)
+    assert len(cut) == 28
+
+
+def test_floats_are_not_rounded() -> None:
+    pixels = np.linspace(0, 1, 60 * 70 * 4, dtype=np.float32).reshape(60, 70, 4)
+    result = enlarge(Nearest(), pixels, alpha=True, tile=64)
+    assert result.dtype == np.float32
+    expected = pixels.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(result[..., :3], expected[..., :3])
+    assert np.allclose(result[..., 3], expected[..., 3], rtol=0, atol=1e-6), "a sum of three weights"
+    assert result.max() == 1
 
 
 class Exact:
@@ -45,10 +96,11 @@ class Exact:
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         peak = 1.0 if batch.dtype == np.float32 else float(np.iinfo(batch.dtype).max)
         with torch.inference_mode():
-            made = self._net(torch.from_numpy(batch.astype(np.float64) / peak)).clamp(0, 1).numpy() * peak
-        return np.asarray(made.round() if peak > 1 else made).astype(batch.dtype)
+            result = self._net(torch.from_numpy(batch.astype(np.float64) / peak)).clamp(0, 1).numpy() * peak
+        return np.asarray(result.round() if peak > 1 else result).astype(batch.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize(("bands", "alpha", "dtype"), [(3, False, np.uint8), (2, True, np.uint8), (4, True, np.uint16)])
 def test_tiled_equals_whole_with_the_network(border: Border, bands: int, alpha: bool, dtype: Any) -> None:
@@ -68,11 +120,11 @@ def test_self_ensemble_is_the_mean_of_eight_orientations() -> None:
         mirrored = np.flip(pixels, axes)
         eight.append(np.flip(upscale(mirrored), axes))
         eight.append(np.flip(upscale(mirrored.swapaxes(0, 1)).swapaxes(0, 1), axes))
-    made = self_ensemble(upscale, pixels)
-    assert made.dtype == np.uint8
-    assert np.array_equal(made, np.mean(eight, 0).round())
-    assert not np.array_equal(made, eight[0]), "the network is not the same from all sides"
-    assert np.array_equal(self_ensemble(upscale, np.rot90(pixels)), np.rot90(made))
+    result = self_ensemble(upscale, pixels)
+    assert result.dtype == np.uint8
+    assert np.array_equal(result, np.mean(eight, 0).round())
+    assert not np.array_equal(result, eight[0]), "the network is not the same from all sides"
+    assert np.array_equal(self_ensemble(upscale, np.rot90(pixels)), np.rot90(result))
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +151,8 @@ def test_a_grey_picture_takes_no_more_memory_than_one_of_colours(monkeypatch: py
         engine = Nearest()
         engine.tile = 2048
         pixels = photo(700, 300, bands)
-        made = enlarge(engine, pixels, alpha=bands == 4)
-        assert np.array_equal(made[..., :1], pixels.repeat(2, 0).repeat(2, 1)[..., :1])
+        result = enlarge(engine, pixels, alpha=bands == 4)
+        assert np.array_equal(result[..., :1], pixels.repeat(2, 0).repeat(2, 1)[..., :1])
         largest[bands] = max(shape[2] * shape[3] for shape in engine.shapes) * 4  # pixels made
     assert 3 * largest[3] <= 1.3 * 2**20
     assert 16 * max(largest[1], largest[4]) <= 1.3 * 2**20
@@ -108,20 +160,20 @@ def test_a_grey_picture_takes_no_more_memory_than_one_of_colours(monkeypatch: py
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_flat_pictures_stay_flat_up_to_the_border(engine: Engine, value: int) -> None:
-    made = enlarge(engine, np.full((40, 50, 3), value, np.uint8))
-    assert np.abs(made.astype(int) - value).max() <= 2
+    result = enlarge(engine, np.full((40, 50, 3), value, np.uint8))
+    assert np.abs(result.astype(int) - value).max() <= 2
     if value == 255:
-        assert (made >= 254).all()
+        assert (result >= 254).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_grey_stays_grey(engine: Engine, dtype: Any) -> None:
     grey = photo(30, 40, 1, dtype=dtype)
-    made = enlarge(engine, grey)
-    assert made.shape == (120, 160, 1)
-    assert made.dtype == dtype
+    result = enlarge(engine, grey)
+    assert result.shape == (120, 160, 1)
+    assert result.dtype == dtype
     colour = enlarge(engine, grey.repeat(3, 2)).astype(float)
-    assert np.abs(made[..., 0] - colour.mean(2)).max() < 0.06 * np.iinfo(dtype).max
+    assert np.abs(result[..., 0] - colour.mean(2)).max() < 0.06 * np.iinfo(dtype).max
 
 
 def test_16_bits_agree_with_8_and_are_finer(engine: Engine) -> None:
@@ -134,11 +186,11 @@ def test_16_bits_agree_with_8_and_are_finer(engine: Engine) -> None:
 def test_opaque_stays_opaque_and_clear_stays_clear(engine: Engine) -> None:
     y, x = np.mgrid[:60, :60]
     disc = (np.hypot(y - 30, x - 30) < 20).astype(np.uint8)[..., None] * 255
-    made = enlarge(engine, np.concatenate([photo(60, 60), disc], 2), alpha=True)
+    result = enlarge(engine, np.concatenate([photo(60, 60), disc], 2), alpha=True)
     large = np.hypot(*(np.mgrid[:240, :240] / 4 - 30 + 0.375))
-    assert (made[large < 17, 3] == 255).all()
-    assert (made[large > 23, 3] == 0).all()
-    edge = made[(large > 17) & (large < 23), 3]
+    assert (result[large < 17, 3] == 255).all()
+    assert (result[large > 23, 3] == 0).all()
+    edge = result[(large > 17) & (large < 23), 3]
     assert len(np.unique(edge)) > 50, "the edge is smooth"
     opaque = enlarge(engine, np.concatenate([photo(60, 60), np.full_like(disc, 255)], 2), alpha=True)
     assert (opaque[..., 3] == 255).all()

@@ -1,4 +1,4 @@
-"""From files to files: names, sizes, failures, memory."""
+"""From files to files: sizes, failures, memory."""
 
 import subprocess
 import sys
@@ -11,17 +11,21 @@ import numpy.typing as npt
 import pytest
 import pyvips
 
-from dsclora.errors import ImageError, OutOfMemoryError, OutputError, UsageError
-from dsclora.inference.jobs import Job, Options, Result, plan_jobs
-from dsclora.inference.upscale import upscale_file, upscale_files
+from dsclora.errors import ImageError, OutOfMemoryError, OutputError
+from dsclora.inference.jobs import IfExists, Job, Options, Result, plan_jobs, separate_targets
+from dsclora.inference.upscale import upscale_file, upscale_files, upscale_picture
 from dsclora.pictures.read import read_rgb8
-from helpers import ROOT, Nearest, photo, save
+from helpers import ROOT, Global, Nearest, photo, save
 
 DEFAULTS = Options()
 
 
 def run(jobs: list[Job], options: Options = DEFAULTS, engine: Any = None) -> list[Result]:
-    return list(upscale_files([engine or Nearest()], jobs, options))
+    """The results of jobs whose targets may collide, in their order."""
+    separate, failures = separate_targets(jobs, options.if_exists)
+    results = [*failures, *upscale_files([engine or Nearest()], separate, options)]
+    order = {job.source: number for number, job in enumerate(jobs)}
+    return sorted(results, key=lambda result: order[result.source])
 
 
 def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
@@ -30,108 +34,12 @@ def test_several_at_once_are_as_one_after_the_other(tmp_path: Path) -> None:
 
     def results(folder: str, count: int) -> list[Any]:
         jobs = [Job(s, tmp_path / folder / s.name) for s in sources]
-        jobs.insert(2, replace(jobs[1], source=sources[5]))  # wants what another one has written
-        made = list(upscale_files([Nearest() for _ in range(count)], jobs, DEFAULTS))
-        return [(r.source, r.target and r.target.name, r.status, (r.error or "").replace(folder, "")) for r in made]
+        outcomes = upscale_files([Nearest() for _ in range(count)], jobs, DEFAULTS)
+        return [(r.source, r.target and r.target.name, r.status, (r.error or "").replace(folder, "")) for r in outcomes]
 
     assert results("alone", 1) == results("together", 3)
     for path in (tmp_path / "alone").iterdir():
         assert (tmp_path / "together" / path.name).read_bytes() == path.read_bytes()
-
-
-def planned(inputs: list[Any], output: Any = None, options: Options = DEFAULTS, suffix: str | None = None) -> list[str]:
-    jobs, failed = plan_jobs([str(i) for i in inputs], output and Path(output), options, 4, suffix)
-    assert not failed
-    return [str(j.target) for j in jobs]
-
-
-def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.jpg", "b.GIF", "d/c.png", "d/e/f.heic", "d/e/g.jfif"):
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).touch()
-    assert planned(["a.jpg"]) == ["a_x4.jpg"]
-    assert planned(["a.jpg"], options=Options(scale=2.5)) == ["a_x2.5.jpg"]
-    assert planned(["a.jpg"], options=Options(long_side=100)) == ["a_upscaled.jpg"]
-    assert planned(["b.GIF"]) == ["b_x4.png"]
-    assert planned(["a.jpg"], "out.webp") == ["out.webp"]
-    assert planned(["a.jpg"], "out") == ["out/a.jpg"]
-    assert planned(["a.jpg"], suffix=".avif") == ["a_x4.avif"]
-    assert planned(["a.jpg", "b.GIF"], "out.x") == ["out.x/a.jpg", "out.x/b.png"]
-    root = tmp_path.resolve()
-    assert planned(["d"]) == [str(root / "d_x4" / n) for n in ("c.png", "e/f.png", "e/g.jpg")]
-    assert planned(["d"], "out") == ["out/c.png", "out/e/f.png", "out/e/g.jpg"]
-    assert planned(["*.jpg"], "out") == ["out/a.jpg"]
-    assert planned(["**/*.png"], "out") == ["out/d/c.png"]
-    (tmp_path / "[1].png").touch()
-    assert planned(["[1].png"]) == ["[1]_x4.png"], "an existing file is not a pattern"
-    (tmp_path / "d" / "out").mkdir()
-    (tmp_path / "d" / "out" / "old.png").touch()
-    assert "d/out/out/old.png" not in planned(["d"], "d/out"), "its own outputs are not inputs"
-    assert len(planned(["d"], ".")) == 4, "a folder may be written beside itself"
-    (tmp_path / "bare").touch()
-    assert planned(["bare"], options=Options(scale=1.5)) == ["bare_x1.5.png"]
-    for inputs, output in ((["a.jpg", "b.GIF"], "out.png"), (["d"], "out.png"), ([""], None)):
-        with pytest.raises(UsageError):
-            planned(inputs, output)
-    with pytest.raises(UsageError, match="contradict"):
-        planned(["a.jpg"], "out.png", suffix=".jpg")
-    assert planned(["a.jpg"], "out.jpeg", suffix=".jpg") == ["out.jpeg"]
-
-
-def test_what_an_input_becomes_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that was interrupted is begun again with the same pattern."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("p1.png", "p1_x4.png", "p2.png", "other_x4.png"):
-        (tmp_path / name).touch()
-    jobs, (skipped,) = plan_jobs(["*.png"], None, DEFAULTS, 4)
-    assert [str(job.source) for job in jobs] == ["other_x4.png", "p1.png", "p2.png"]
-    assert skipped.status == "skipped"
-    assert "p1_x4.png: is what p1.png becomes" in skipped.notices[0]
-    assert planned(["p1_x4.png"]) == ["p1_x4_x4.png"], "by itself it is"
-    overwrite = replace(DEFAULTS, if_exists="overwrite")
-    jobs, _ = plan_jobs(["*.png"], None, overwrite, 4)
-    assert len(jobs) == 4, "or it would be replaced unseen"
-    assert next(upscale_files([Nearest()], jobs[1:], overwrite)).error == (
-        "p1.png: would replace p1_x4.png, an input; choose another --output"
-    )
-    (tmp_path / "p2_x4.png").symlink_to(tmp_path / "p2.png")
-    assert planned(["p2.png"]) == ["p2_x4.png"], "to be told that it exists"
-
-
-def test_a_pattern_takes_every_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "d" / "sub").mkdir(parents=True)
-    for name in ("d/a.png", "d/sub/b.png"):
-        (tmp_path / name).touch()
-    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
-    (tmp_path / "d" / "sub" / "a.png").symlink_to(tmp_path / "d" / "a.png")  # another name is another picture
-    for pattern in ("d/**", "d/**/*.png", "d/**/"):
-        assert planned([pattern], "out") == ["out/a.png", "out/sub/a.png", "out/sub/b.png"]
-
-
-def test_inputs_that_name_nothing(tmp_path: Path) -> None:
-    jobs, failed = plan_jobs([str(tmp_path / "none.png"), str(tmp_path), "no/*.png"], None, Options(), 4)
-    assert jobs == []
-    reasons = [f.error or "" for f in failed]
-    assert "no such file" in reasons[0]
-    assert "no pictures in it" in reasons[1]
-    assert "no such file" in reasons[2]
-
-
-def test_inputs_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "a.png", photo(9, 8))
-    long = str(tmp_path / ("x" * 300 + ".png"))
-    jobs, failed = plan_jobs([long, str(tmp_path / "a.png")], None, Options(), 4)
-    assert [job.source.name for job in jobs] == ["a.png"]
-    assert "cannot be read (File name too long)" in (failed[0].error or "")
-    assert len(plan_jobs([long], tmp_path / "out.png", Options(), 4)[1]) == 1
-    with pytest.raises(UsageError, match="nothing is beside it"):
-        plan_jobs(["/"], None, Options(), 4)
-    monkeypatch.setattr(
-        "dsclora.inference.jobs.find_pictures", lambda _, unreadable: unreadable(ImageError("sub: closed")) or []
-    )
-    assert [f.error for f in plan_jobs([str(tmp_path)], None, Options(), 4)[1]] == ["sub: closed"]
 
 
 @pytest.mark.parametrize(
@@ -149,23 +57,8 @@ def test_sizes(tmp_path: Path, options: Options, size: tuple[int, int]) -> None:
     source = save(tmp_path / "in.png", photo(20, 30))
     result = upscale_file(Nearest(), Job(source, tmp_path / "out.png"), options)
     assert result.output_size == size
-    made = pyvips.Image.new_from_file(str(tmp_path / "out.png"))
-    assert (made.width, made.height) == size
-
-
-def test_contradictions() -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
-        Options(scale=2, long_side=100)
-    with pytest.raises(UsageError, match="at least 64"):
-        Options(tile=32)
-    with pytest.raises(UsageError, match="quality"):
-        Options(quality=0)
-    with pytest.raises(UsageError, match="positive"):
-        Options(scale=float("nan"))
-    with pytest.raises(UsageError, match="positive"):
-        Options(fit=(0, 10))
-    with pytest.raises(UsageError, match="enlarged 5 times; this model does 2"):
-        Options(long_side=100).final_size(20, 10, 2)
+    image = pyvips.Image.new_from_file(str(tmp_path / "out.png"))
+    assert (image.width, image.height) == size
 
 
 def test_if_exists(tmp_path: Path) -> None:
@@ -224,12 +117,57 @@ def test_an_input_is_never_replaced_by_the_output_of_another(tmp_path: Path) -> 
     assert png.read_bytes() == before
 
 
-def test_a_failed_input_does_not_claim_its_target(tmp_path: Path) -> None:
+def test_who_gets_a_target_is_planned_whatever_becomes_of_it(tmp_path: Path) -> None:
+    """Or it would hang on the order in which workers finish."""
     bad = tmp_path / "a.gif"
     bad.write_bytes(b"GIF89a")
     good = save(tmp_path / "a.png", photo(9, 9))
     results = run([Job(p, tmp_path / "out" / "a.png") for p in (bad, good)])
-    assert [r.status for r in results] == ["failed", "done"]
+    assert [r.status for r in results] == ["failed", "failed"]
+    assert f"which is {bad}'s output" in (results[1].error or "")
+    assert not (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_target_that_came_to_be_after_planning_is_safe(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", photo(9, 9))
+    expected: dict[IfExists, str] = {"error": "failed", "skip": "skipped", "rename": "done"}
+    for if_exists, status in expected.items():
+        options = Options(if_exists=if_exists)
+        target = tmp_path / if_exists / "a.png"
+        (job,), _ = plan_jobs([str(source)], target.parent, options, 2)
+        target.parent.mkdir()
+        target.write_bytes(b"mine")
+        (result,) = upscale_files([Nearest()], [job], options)
+        assert result.status == status
+        assert target.read_bytes() == b"mine"
+        assert (target.parent / "a-1.png").exists() == (if_exists == "rename")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_from_memory_to_memory_as_from_file_to_file(tmp_path: Path, suffix: str) -> None:
+    source = save(tmp_path / "in.webp", photo(90, 70, 4))
+    options = Options(scale=1.5, tile=64, quality=80, strip_metadata=True)
+    upscale_file(Nearest(), Job(source, tmp_path / f"out{suffix}"), options)
+    content = upscale_picture(Nearest(), source.read_bytes(), options, suffix)
+    assert content == (tmp_path / f"out{suffix}").read_bytes()
+    with pytest.raises(ImageError, match=r"^the picture: "):
+        upscale_picture(Nearest(), b"no picture", options)
+    with pytest.raises(OutputError, match=r"^the result: cannot write \.bmp"):
+        upscale_picture(Nearest(), source.read_bytes(), options, ".bmp")
+
+
+def test_an_interruption_leaves_what_is_finished(tmp_path: Path) -> None:
+    jobs = [Job(save(tmp_path / f"{n}.png", photo(9, 9)), tmp_path / "out" / f"{n}.png") for n in range(6)]
+
+    def report(number: int, done: int, total: int) -> None:
+        if number >= 2:
+            raise KeyboardInterrupt
+
+    results: list[Result] = []
+    with pytest.raises(KeyboardInterrupt):
+        results.extend(upscale_files([Nearest()], jobs, DEFAULTS, report))
+    assert [(r.source.stem, r.status) for r in results] == [("0", "done"), ("1", "done")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
 
 
 def test_two_spellings_of_one_target(tmp_path: Path) -> None:
@@ -273,7 +211,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         "import resource, signal, sys; sys.path.insert(0, 'tests')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path; from helpers import Nearest\n"
-        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.jobs import IfExists, Job, Options\n"
         "from dsclora.inference.upscale import upscale_files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         f"job = Job(Path({str(source)!r}), Path({str(tmp_path / 'out' / 'out.png')!r}))\n"
@@ -314,12 +252,29 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path: Path) -> None:
     assert "out of memory" in (result.error or "")
 
 
+def test_out_of_memory_of_a_network_that_sees_everything_is_tried_once(tmp_path: Path) -> None:
+    attempts = []
+
+    class Small(Global):
+        def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            attempts.append(batch.shape)
+            raise MemoryError
+
+    (result,) = run([Job(save(tmp_path / "a.png", photo(20, 30)), tmp_path / "out.png")], engine=Small())
+    assert result.error == (
+        f"{tmp_path / 'a.png'}: out of memory with 30 x 20 pixels, which cannot be cut into tiles, as this network "
+        "sees the whole picture; reduce it first"
+    )
+    assert len(attempts) == 1
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     """Peak memory of a process that enlarges a picture, and one three times as high."""
     code = (
         "import resource, sys; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path; from helpers import Nearest\n"
-        "from dsclora.inference.jobs import Job, Options\n"
+        "from dsclora.inference.jobs import IfExists, Job, Options\n"
         "from dsclora.inference.upscale import upscale_file\n"
         "upscale_file(Nearest(4), Job(Path(sys.argv[1]), Path(sys.argv[2])), Options())\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
@@ -333,8 +288,8 @@ def test_memory_does_not_grow_with_height(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", code, source, output], capture_output=True, text=True, cwd=ROOT, check=True
         )
-        made = pyvips.Image.new_from_file(str(output))
-        assert (made.width, made.height) == (16_000, height * 4)
+        image = pyvips.Image.new_from_file(str(output))
+        assert (image.width, image.height) == (16_000, height * 4)
         peaks.append(float(done.stdout))
         output.unlink()
     assert peaks[1] < peaks[0] * 1.15 + 30, peaks

@@ -14,6 +14,7 @@ from dsclora.pictures.resize import crop_to_multiple, imresize
 from helpers import photo
 
 
+@pytest.mark.slow
 def test_every_benchmark_lr_bit_for_bit(shared: Path) -> None:
     files = sorted((shared / "data" / "bench").glob("*/LRx*/*"))
     assert len(files) == 5 * 3 + 14 * 3 + 100
@@ -36,9 +37,9 @@ def test_a_step_doubled_by_hand() -> None:
     st.integers(1, 40), st.integers(1, 40), st.sampled_from([1 / 2, 1 / 3, 1 / 4, 2, 3, 4, 0.7]), st.integers(0, 255)
 )
 def test_flat_stays_flat_and_sides_are_rounded_up(height: int, width: int, scale: float, value: int) -> None:
-    made = imresize(np.full((height, width, 3), value, np.uint8), scale)
-    assert made.shape == (int(np.ceil(height * scale)), int(np.ceil(width * scale)), 3)
-    assert (made == value).all()
+    result = imresize(np.full((height, width, 3), value, np.uint8), scale)
+    assert result.shape == (int(np.ceil(height * scale)), int(np.ceil(width * scale)), 3)
+    assert (result == value).all()
 
 
 def test_grey_equals_a_band() -> None:

@@ -21,8 +21,9 @@ from dsclora.engines.choice import open_engine
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.networks import adapter, span, span_torch
 from dsclora.pictures import metrics
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.degrade import Degradation, degrade
-from dsclora.pictures.pairs import Uint8, find_pairs, read_pair
+from dsclora.pictures.pairs import find_pairs, read_pair
 from dsclora.pictures.resize import imresize
 from dsclora.training import adapt, convlora, loop, losses, recipes, report_page
 from dsclora.training.gate import Change, Outcome, judge, mean_interval
@@ -246,8 +247,9 @@ def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     """One level off in it costs more dB than any other page can gain, and cannot be seen."""
     hr = np.full((64, 64, 3), 255, np.uint8)
     protocol = metrics.protocol("classic-y", 2)
-    assert protocol.seen(hr - 1, hr) == pytest.approx(48.13 + 1.32, abs=0.01)  # studio range: 219 levels, not 255
-    assert protocol.seen(hr, hr) == metrics.INVISIBLE == 50
+    studio_range = 48.13 + 1.32  # 219 levels, not 255
+    assert protocol.capped_psnr(hr - 1, hr) == pytest.approx(studio_range, abs=0.01)
+    assert protocol.capped_psnr(hr, hr) == metrics.PSNR_CAP == 50
     r = recipe()
     sources = find_sources(r, pictures, 2)
     assert sources.choose == sources.judge
@@ -255,7 +257,7 @@ def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     mute = random_model(2, 6)  # makes any picture black, so that the blank one is exact
     mute = replace(mute, weights={k: np.zeros_like(v) if "upsampler" in k else v for k, v in mute.weights.items()})
     outcome = adapt.adapt(r, mute, sources, tmp_path / "run")
-    assert outcome.change.before[0] == metrics.INVISIBLE
+    assert outcome.change.before[0] == metrics.PSNR_CAP
     assert all(math.isfinite(x) for x in (*outcome.change.after, *outcome.change.interval))
 
 

@@ -18,7 +18,8 @@ import torch
 
 from dsclora.errors import ImageError, OutputError, RecipeError, TrainingError
 from dsclora.networks import span, span_torch
-from dsclora.pictures.pairs import Uint8, find_pairs
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import find_pairs
 from dsclora.pictures.read import read_rgb8
 from dsclora.pictures.resize import imresize
 from dsclora.training import loop, pretrain, recipes

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
+
+from dsclora.pictures.arrays import Float32
 
 Target = Literal["onnx", "openvino", "ncnn", "spandrel", "torchscript", "pt2"]
 
@@ -14,7 +15,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 Layout = Literal["plain", "upscayl"]
 
-Float32 = npt.NDArray[np.float32]
 
 Run = Callable[[Float32], Float32]
 """(1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""

@@ -1,1 +1,1 @@
-"""Pictures through an engine: tiles, strips, jobs."""
+"""Run pictures through an engine: tiles, strips, jobs."""

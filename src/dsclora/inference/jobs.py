@@ -1,14 +1,14 @@
-"""Plan which picture becomes which file."""
+"""Plan which picture becomes which file, completely, before anything runs."""
 
 import glob
 import itertools
 import os
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dsclora.errors import ImageError, UsageError
+from dsclora.errors import DscloraError, ImageError, OutputError, UsageError
 from dsclora.inference.strips import SMALLEST_TILE, Border
 from dsclora.pictures.read import MAX_PIXELS, find_pictures
 from dsclora.pictures.write import SAVERS
@@ -18,7 +18,7 @@ IfExists = Literal["error", "skip", "overwrite", "rename"]
 
 @dataclass(frozen=True)
 class Options:
-    """What to make of each picture.
+    """The size, format and handling of every picture of a run.
 
     Attributes:
         scale: factor, up to the model's; None for the model's own.
@@ -59,7 +59,7 @@ class Options:
             raise UsageError("sizes and factors must be positive")
 
     def final_size(self, width: int, height: int, model_scale: int) -> tuple[int, int]:
-        """Width and height to write for a picture of that size.
+        """Return the (width, height) to write for a picture of that size.
 
         Raises:
             UsageError: more than the model's factor.
@@ -79,7 +79,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge: from where to where."""
+    """A picture to enlarge, and the file that it becomes.
+
+    Attributes:
+        source: file to read.
+        target: file to write. Two jobs of a plan share one only where it exists and may not be replaced.
+    """
 
     source: Path
     target: Path
@@ -87,10 +92,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job.
+    """The outcome of a job, or of an input that is none.
 
     Attributes:
-        source, target: the files; target is None where none was settled.
+        source, target: the files; target is None where none was planned.
         status: "done", "skipped" or "failed".
         input_size, output_size: (width, height).
         seconds: from opening to the renamed output.
@@ -110,10 +115,20 @@ class Result:
     notices: tuple[str, ...] = ()
 
 
+def failure(job: Job, error: Exception) -> Result:
+    """Return the result of a job that failed, with an error of one line that names its file."""
+    text = str(error)
+    if not isinstance(error, DscloraError):
+        text = f"{job.source}: {type(error).__name__}: {error}"
+    elif str(job.source) not in text and str(job.target) not in text:
+        text = f"{job.source}: {text}"
+    return Result(job.source, job.target, "failed", error=text)
+
+
 def plan_jobs(
     inputs: Sequence[str], output: Path | None, options: Options, model_scale: int, suffix: str | None = None
 ) -> tuple[list[Job], list[Result]]:
-    """What to enlarge and where to write it.
+    """Plan what to enlarge and where to write it, so that any worker can do any of the jobs by itself.
 
     Files go beside themselves as `NAME_x4.EXT`, or into `output`; a folder's tree is mirrored in `FOLDER_x4`, or in
     `output`, what `**` finds there too. A single file may name its output file. Formats that cannot be written become
@@ -127,79 +142,180 @@ def plan_jobs(
         suffix: format of all outputs, such as ".png"; None to keep each one's.
 
     Returns:
-        the jobs, and a result for every input that is none: failed where it names nothing, skipped where it is what
-        another one becomes, as when a run is begun again with `*.png`.
+        the jobs, each with a target of its own, and a result for every input that is none: failed where it names
+        nothing or would be written where another one is, or over an input; skipped where it is what another one
+        becomes, as when a run is begun again with `*.png`.
 
     Raises:
         UsageError: an empty input, or an output that names one picture for several inputs.
     """
-    tag = f"_x{options.scale or model_scale:g}" if options.fit is None and options.long_side is None else "_upscaled"
-    jobs: list[Job] = []
-    failed: list[Result] = []
-
-    def target(source: Path, folder: Path, name: Path) -> Path:
-        return folder / name.parent / (name.name + (suffix or _writable_suffix(source)))
-
     if "" in inputs:
         raise UsageError("an input is empty; a variable that is not set?")
-    files = [found for pattern in inputs for found in _expand(pattern)]
-    single = len(files) == 1 and not os.path.isdir(files[0][0])  # noqa: PTH112 (never raises)
-    names_file = output is not None and output.suffix != "" and not os.path.isdir(output)  # noqa: PTH112
-    output_file = output if names_file and single else None
-    if output is not None and names_file and not single and output.suffix.lower() in SAVERS:
-        raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
-    if output_file is not None and suffix is not None and not _one_format(suffix, output_file.suffix.lower()):
-        raise UsageError(f"--output {output} and --format {suffix} contradict each other")
-
-    def unreadable(problem: ImageError) -> None:
-        failed.append(Result(source, None, "failed", error=str(problem)))
-
-    for source, name in files:
-        try:
-            source.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            failed.append(Result(source, None, "failed", error=f"{source}: no such file or folder"))
-            continue
-        except OSError as error:
-            failed.append(Result(source, None, "failed", error=f"{source}: cannot be read ({error.strerror})"))
-            continue
-        if not source.is_dir():
-            beside = target(source, source.parent, Path(source.stem + tag))
-            inside = target(source, output, name.with_suffix("")) if output is not None else beside
-            jobs.append(Job(source, output_file or inside))
-        else:
-            real = source.resolve()
-            if output is None and not real.name:
-                raise UsageError(f"{source}: nothing is beside it to write into; name a folder with --output")
-            folder = output or real.with_name(real.name + tag)
-            try:
-                found = find_pictures(source, unreadable)
-            except ImageError as error:
-                unreadable(error)
-                continue
-            if real in folder.resolve().parents:  # its own outputs are not inputs again
-                found = [path for path in found if folder.resolve() not in path.resolve().parents]
-            jobs.extend(Job(path, target(path, folder, path.relative_to(source).with_suffix(""))) for path in found)
+    paths = [path for pattern in inputs for path in _expand(pattern)]
+    naming = _Naming(output, _output_file(paths, output, suffix), suffix, _tag(options, model_scale))
+    jobs: list[Job] = []
+    results: list[Result] = []
+    for source, name in paths:
+        new, problems = _find_jobs(source, name, naming)
+        jobs += new
+        results += [Result(source, None, "failed", error=str(problem)) for problem in problems]
     if output is None and options.if_exists != "overwrite":  # which would replace them unseen
-        made = {os.path.abspath(job.target): job.source for job in jobs}  # noqa: PTH100 (not through links)
-        origins = [made.get(os.path.abspath(job.source)) for job in jobs]  # noqa: PTH100
-        for job, origin in zip(jobs, origins, strict=True):
-            if origin is not None:
-                notice = f"{job.source}: is what {origin} becomes: not enlarged again (unless it is named alone)"
-                failed.append(Result(job.source, None, "skipped", notices=(notice,)))
-        jobs = [job for job, origin in zip(jobs, origins, strict=True) if origin is None]
-    return jobs, failed
+        jobs, skipped = _drop_outputs(jobs)
+        results += skipped
+    jobs, failures = separate_targets(jobs, options.if_exists)
+    return jobs, results + failures
+
+
+def separate_targets(jobs: Sequence[Job], if_exists: IfExists) -> tuple[list[Job], list[Result]]:
+    """Give every job a target of its own.
+
+    Of several jobs with one target the first has it, whatever becomes of it, and the others fail; with "rename" they
+    get a number, as does a job whose target exists.
+
+    Args:
+        jobs: in order.
+        if_exists: what will be done about existing outputs.
+
+    Returns:
+        the jobs that can be done in any order, and a failed result for each of the others. Of a target that "error"
+        will refuse because it exists, all jobs are among the former.
+    """
+    sources = {job.source.resolve() for job in jobs}
+    owners: dict[Path, Path] = {}
+    separate: list[Job] = []
+    failures: list[Result] = []
+    for job in jobs:
+        try:
+            target = job.target.parent.resolve() / job.target.name
+            if if_exists == "rename":
+                target = free_name(target, owners)
+            if target in owners:
+                raise OutputError(
+                    f"{job.source}: would be written to {job.target}, which is {owners[target]}'s output; "
+                    "run it apart with another --output, or use --if-exists rename"
+                )
+            if if_exists == "overwrite" and job.target.resolve() in sources:
+                raise OutputError(f"{job.source}: would replace {job.target}, an input; choose another --output")
+            if if_exists != "error" or not _exists(target):  # or all will be told that it does
+                owners[target] = job.source
+        except (DscloraError, OSError, RuntimeError) as error:
+            failures.append(failure(job, error))
+            continue
+        separate.append(replace(job, target=job.target.with_name(target.name)))
+    return separate, failures
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """The rules by which outputs are named.
+
+    Attributes:
+        output: the folder for all, or None.
+        file: the one output file, where it is named.
+        suffix: format of all, or None to keep each one's.
+        tag: what is added to the names of outputs that lie beside their inputs.
+    """
+
+    output: Path | None
+    file: Path | None
+    suffix: str | None
+    tag: str
+
+    def of_file(self, source: Path, name: Path) -> Path:
+        """Return the target of a file that was named; `name` is its path below `output`."""
+        if self.file is not None:
+            return self.file
+        if self.output is None:
+            return self.below(source.parent, source, Path(source.stem + self.tag))
+        return self.below(self.output, source, name.with_suffix(""))
+
+    def below(self, folder: Path, source: Path, name: Path) -> Path:
+        """Return the target in a folder, of a name without suffix."""
+        return folder / name.parent / (name.name + (self.suffix or _writable_suffix(source)))
+
+    def of_folder(self, source: Path) -> Path:
+        """Return the folder that a folder's outputs go into.
+
+        Raises:
+            UsageError: a folder that nothing can be beside.
+        """
+        if self.output is not None:
+            return self.output
+        real = source.resolve()
+        if not real.name:
+            raise UsageError(f"{source}: nothing is beside it to write into; name a folder with --output")
+        return real.with_name(real.name + self.tag)
+
+
+def _tag(options: Options, model_scale: int) -> str:
+    if options.fit is not None or options.long_side is not None:
+        return "_upscaled"
+    return f"_x{options.scale or model_scale:g}"
+
+
+def _output_file(paths: list[tuple[Path, Path]], output: Path | None, suffix: str | None) -> Path | None:
+    """Return `output` if it names the one output file; None if it is a folder.
+
+    Raises:
+        UsageError: it names a picture for several inputs, or one of another format than `suffix`.
+    """
+    if output is None or output.suffix == "" or os.path.isdir(output):  # noqa: PTH112 (never raises)
+        return None
+    if len(paths) != 1 or os.path.isdir(paths[0][0]):  # noqa: PTH112
+        if output.suffix.lower() in SAVERS:
+            raise UsageError(f"--output {output} names one picture, but there are several inputs; name a folder")
+        return None
+    if suffix is not None and not _one_format(suffix, output.suffix.lower()):
+        raise UsageError(f"--output {output} and --format {suffix} contradict each other")
+    return output
+
+
+def _find_jobs(source: Path, name: Path, naming: _Naming) -> tuple[list[Job], list[ImageError]]:
+    """Return the jobs of a file or a folder, and what cannot be read of it."""
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return [], [ImageError(f"{source}: no such file or folder")]
+    except OSError as error:
+        return [], [ImageError(f"{source}: cannot be read ({error.strerror})")]
+    if not source.is_dir():
+        return [Job(source, naming.of_file(source, name))], []
+    folder = naming.of_folder(source)
+    problems: list[ImageError] = []
+    try:
+        pictures = find_pictures(source, problems.append)
+    except ImageError as error:
+        return [], [*problems, error]
+    if source.resolve() in folder.resolve().parents:  # its own outputs are not inputs again
+        pictures = [path for path in pictures if folder.resolve() not in path.resolve().parents]
+    targets = (naming.below(folder, path, path.relative_to(source).with_suffix("")) for path in pictures)
+    return [Job(path, target) for path, target in zip(pictures, targets, strict=True)], problems
+
+
+def _drop_outputs(jobs: list[Job]) -> tuple[list[Job], list[Result]]:
+    """Return the jobs whose source is not another one's target, and a result for each of the others."""
+    writers = {os.path.abspath(job.target): job.source for job in jobs}  # noqa: PTH100 (not through links)
+    kept: list[Job] = []
+    skipped: list[Result] = []
+    for job in jobs:
+        writer = writers.get(os.path.abspath(job.source))  # noqa: PTH100
+        if writer is None:
+            kept.append(job)
+        else:
+            notice = f"{job.source}: skipped, it is the output of {writer}; to upscale it anyway, name it alone"
+            skipped.append(Result(job.source, None, "skipped", notices=(notice,)))
+    return kept, skipped
 
 
 def _one_format(one: str, other: str) -> bool:
-    """Whether two suffixes name the same format."""
+    """Return whether two suffixes name the same format."""
     return one == other or SAVERS.get(one) is SAVERS.get(other) is not None
 
 
 def _expand(pattern: str) -> list[tuple[Path, Path]]:
-    """An existing path as it is; else what the pattern matches; else the path, to be told missing.
+    """Return an existing path as it is; else what the pattern matches; else the path, to be reported missing.
 
-    Each with the name that it gets below `output`: its own, or of what `**` found the path below there.
+    Each comes with the name that it gets below `output`: its own, or for `**` the path below the pattern's fixed part.
     """
     path = Path(pattern)
     if os.path.exists(path) or not glob.has_magic(pattern):  # noqa: PTH110 (never raises)
@@ -214,21 +330,26 @@ def _expand(pattern: str) -> list[tuple[Path, Path]]:
     matched = set(matches)
     folders = [match for match in matches if matched.isdisjoint(match.parents)]
     top = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-    return [(found, found.relative_to(top)) for found in files or folders or [path]]
+    return [(match, match.relative_to(top)) for match in files or folders or [path]]
 
 
 def _writable_suffix(source: Path) -> str:
-    """The source's own suffix where it can be written; GIF (256 colours) and HEIC become PNG."""
+    """Return the source's own suffix where it can be written; GIF (256 colours) and HEIC become PNG."""
     suffix = source.suffix.lower()
     if suffix in (".jpe", ".jfif"):
         return ".jpg"
     return source.suffix if suffix in SAVERS else ".png"
 
 
-def free_name(path: Path, taken: Set[Path]) -> Path:
-    """The path, or with the first number that makes it one that neither exists nor is taken."""
+def _exists(path: Path) -> bool:
+    """Return whether anything has that name, be it a link to nothing."""
+    return path.exists() or path.is_symlink()
+
+
+def free_name(path: Path, reserved: Container[Path] = ()) -> Path:
+    """Return the path, or with the first number that makes it one that neither exists nor is reserved."""
     candidate, number = path, 0
-    while candidate in taken or candidate.exists() or candidate.is_symlink():
+    while candidate in reserved or _exists(candidate):
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate

@@ -1,23 +1,23 @@
-"""A picture through an engine, tile by tile, in strips: exactly what the network makes of the whole."""
+"""Enlarge a picture tile by tile, in strips: exactly what the network makes of the whole."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from math import lcm
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.engines import Engine
+from dsclora.engines import DTYPES, Engine
 from dsclora.errors import OutOfMemoryError
 from dsclora.inference import tiles
 from dsclora.pictures.arrays import Pixels
 
-if TYPE_CHECKING:  # enlarging a picture starts without it
-    pass
-
 Border = Literal["reflect", "zero"]
 
 SMALLEST_TILE = 64
+
+_SMALLEST_CORE = 22  # of a tile, whatever the network: SPAN's is that in the smallest tile
 
 BORDER_PIXELS = 8
 """How far a picture is continued by reflection. From 4 on a white picture stays white; from 8 on no value moves by more
@@ -39,7 +39,7 @@ class Source:
         height, width: in pixels.
         bands: one or three colours, plus one if `alpha`.
         alpha: whether the last band is transparency.
-        dtype: uint8 or uint16.
+        dtype: uint8, uint16, or float32 in 0..1.
     """
 
     rows: Callable[[int, int], Pixels]
@@ -63,8 +63,8 @@ def strips(
         engine: does the work.
         source: the picture.
         border: how it goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
-        tile: largest window side in input pixels, at least `SMALLEST_TILE`, by default the engine's; the result does
-            not depend on it.
+        tile: largest window side in input pixels, by default the engine's; the result does not depend on it. Less than
+            `smallest_tile` is taken for that.
         report: called with input pixels done and in all.
 
     Yields:
@@ -74,26 +74,41 @@ def strips(
         OutOfMemoryError: a smaller tile may fit.
         EngineError: the runtime failed.
     """
-    tile = tile or engine.tile
+    tile = max(tile or engine.tile, smallest_tile(engine))
     try:
         yield from _strips(engine, source, border, tile, report)
-    except MemoryError as error:
+    except (MemoryError, OutOfMemoryError) as error:
+        if engine.halo is None:
+            raise OutOfMemoryError(
+                f"out of memory with {source.width} x {source.height} pixels, which cannot be cut into tiles, as this "
+                "network sees the whole picture; reduce it first"
+            ) from error
+        if isinstance(error, OutOfMemoryError):
+            raise
         raise OutOfMemoryError(f"out of memory with tiles of {tile}") from error
+
+
+def smallest_tile(engine: Engine) -> int:
+    """Return the side of the smallest window that is of use to an engine: `SMALLEST_TILE`, or what its halo needs."""
+    multiple = engine.multiple
+    halo = engine.halo or 0
+    least = max(SMALLEST_TILE, 2 * (halo + -halo % multiple) + _SMALLEST_CORE)
+    return least + -least % multiple
 
 
 def _strips(
     engine: Engine, source: Source, border: Border, tile: int, report: Callable[[int, int], None]
 ) -> Iterator[Pixels]:
-    scale, halo = engine.scale, engine.halo
+    scale, halo, multiple = engine.scale, engine.halo, engine.multiple
     # where each row and column of the continued picture comes from, and which of them are the picture
-    row_index, rows_inside = continued(source.height, border)
-    column_index, columns_inside = continued(source.width, border)
+    row_index, rows_inside = continued(source.height, border, multiple)
+    column_index, columns_inside = continued(source.width, border, multiple)
     strip_row = source.width * source.bands * source.dtype.itemsize
     # grey and transparency become three bands of float32 and back one; a window is no wider than a tile
     window_row = min(source.width, tile) * 16 if source.alpha or source.bands == 1 else 0
     rows_at_once = _STRIP_BYTES // (max(strip_row, window_row) * scale * scale)
-    tile_height = max(SMALLEST_TILE, min(tile, rows_at_once + 2 * halo))
-    plan = tiles.plan(len(row_index), len(column_index), (tile_height, tile), halo)
+    tile_height = max(smallest_tile(engine), min(tile, rows_at_once + 2 * (halo or 0)))
+    plan = tiles.plan(len(row_index), len(column_index), (tile_height, tile), halo, multiple)
 
     buffer = np.empty((0, source.width, source.bands), source.dtype)
     first = 0  # the picture's row that the buffer begins with
@@ -128,49 +143,53 @@ def _strips(
         del strip  # or the next one is made while this one is still held
 
 
-def continued(length: int, border: Border) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
-    """An axis of a picture as the network is given it.
+def continued(length: int, border: Border, multiple: int = 1) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
+    """Continue an axis of a picture as the network is given it.
 
     Args:
         length: in pixels.
         border: how it goes on beyond its ends.
+        multiple: what the result's length must divide by; whatever the border, reflection at its end makes up for it.
 
     Returns:
         the positions in the picture that it is made of, and the range of it that is the picture itself.
     """
-    before = after = 0
+    before, after = 0, -length % multiple
     if border == "reflect":
         before = BORDER_PIXELS
-        after = BORDER_PIXELS + -(length + 2 * BORDER_PIXELS) % _SHAPE_STEP
+        after = BORDER_PIXELS + -(length + 2 * BORDER_PIXELS) % lcm(_SHAPE_STEP, multiple)
     index = np.pad(np.arange(length), (before, after), "reflect")
     return index, (before, before + length)
 
 
 def _inside(cut: tiles.Cut, picture: tuple[int, int]) -> tuple[int, int]:
-    """The part of a core that lies in the picture."""
+    """Return the part of a core that lies in the picture."""
     low, high = (min(max(p, picture[0]), picture[1]) for p in (cut.core_start, cut.core_end))
     return low, high
 
 
 def _run(engine: Engine, piece: Pixels, alpha: bool) -> Pixels:
-    """A tile (h, w, bands) through the engine: colours together, alpha by itself."""
+    """Enlarge a tile (h, w, bands) with the engine: colours together, alpha by itself."""
     if alpha:
         colour = _run(engine, piece[..., :-1], False)
         return np.concatenate([colour, _run_alpha(engine, piece[..., -1:])], axis=2)
     if piece.shape[2] == 3:
-        made: Pixels = engine(piece.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
-        return made
-    peak = np.float32(np.iinfo(piece.dtype).max)
+        image: Pixels = engine(piece.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+        return image
+    peak = np.float32(1 if piece.dtype == np.float32 else np.iinfo(piece.dtype).max)
     planes = np.broadcast_to(piece, (*piece.shape[:2], 3)).transpose(2, 0, 1)[None].astype(np.float32)
     large = engine(planes / peak)[0].transpose(1, 2, 0)
     if piece.shape[2] == 1:  # a grey picture stays grey
         large = (large @ _LUMA)[..., None]
+    if piece.dtype == np.float32:
+        floats: Pixels = np.clip(large, 0, 1)  # the weights may sum to a hair more than one
+        return floats
     rounded: Pixels = np.rint(large * peak).astype(piece.dtype)
     return rounded
 
 
 def _run_alpha(engine: Engine, piece: Pixels) -> Pixels:
-    """Transparency through the network; where it is flat it stays exactly what it is, so that opaque stays opaque."""
+    """Enlarge transparency; where it is flat it stays exactly what it is, so that opaque stays opaque."""
     if (piece == piece[0, 0]).all():
         shape = (piece.shape[0] * engine.scale, piece.shape[1] * engine.scale, 1)
         return np.full(shape, piece[0, 0], piece.dtype)
@@ -188,7 +207,7 @@ def enlarge(
 
     Args:
         engine: does the work.
-        pixels: (h, w, bands), uint8 or uint16; one or three colours, then alpha if `alpha`.
+        pixels: (h, w, bands), uint8, uint16, or float32 in 0..1; one or three colours, then alpha if `alpha`.
         alpha: whether the last band is transparency.
         border, tile: see `strips`.
 
@@ -196,13 +215,13 @@ def enlarge(
         (h * scale, w * scale, bands) of the same dtype.
 
     Raises:
-        ValueError: another shape or dtype, or too small a tile.
+        ValueError: another shape or dtype.
         EngineError: the runtime failed.
     """
     if pixels.ndim != 3 or pixels.shape[2] - alpha not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f"expected (h, w, 1 or 3 colours{' + alpha' if alpha else ''}), got {pixels.shape}")
-    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        raise ValueError(f"expected uint8 or uint16, got {pixels.dtype}")
+    if pixels.dtype not in DTYPES:
+        raise ValueError(f"expected uint8, uint16 or float32, got {pixels.dtype}")
 
     def rows(y: int, count: int) -> Pixels:
         return pixels[y : y + count]

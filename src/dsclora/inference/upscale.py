@@ -1,6 +1,7 @@
-"""The main path: a picture is read in strips, cut into tiles, enlarged by an engine, put together and written.
+"""Upscale files and pictures: the main path, from reading strips over tiles and the engine to writing.
 
-`image.open_picture -> enlarge.strips (tiles.plan -> engine(batch) -> crop halo, paste -> round once) -> image.write`
+`read.open_picture -> strips.strips (tiles.plan -> engine(batch) -> crop halo, paste -> round once) ->
+write.write_picture`
 """
 
 import time
@@ -15,17 +16,21 @@ from queue import SimpleQueue
 import numpy as np
 
 from dsclora.engines import Batch, Engine
-from dsclora.errors import DscloraError, OutOfMemoryError, OutputError
-from dsclora.inference.jobs import Job, Options, Result, free_name
-from dsclora.inference.strips import SMALLEST_TILE, Source, strips
-from dsclora.pictures.read import open_picture
-from dsclora.pictures.write import Output, write_picture
+from dsclora.errors import OutOfMemoryError, OutputError
+from dsclora.inference.jobs import Job, Options, Result, failure, free_name
+from dsclora.inference.strips import Source, smallest_tile, strips
+from dsclora.pictures.arrays import Pixels
+from dsclora.pictures.read import Picture, open_picture
+from dsclora.pictures.write import Encoding, encode_picture, write_picture
+
+Report = Callable[[int, int], None]
+"""Called with the input pixels of a picture that are done, and all of them."""
 
 
-def upscale_file(
-    engine: Engine, job: Job, options: Options, report: Callable[[int, int], None] = lambda _, __: None
-) -> Result:
+def upscale_file(engine: Engine, job: Job, options: Options, report: Report = lambda _, __: None) -> Result:
     """Enlarge a picture from file to file, in memory bounded by the tile and the width.
+
+    Nothing but the arguments decides what is done, so that jobs can be done in any order, by any worker.
 
     Args:
         engine: does the work.
@@ -37,60 +42,150 @@ def upscale_file(
         DscloraError: whatever is wrong with this picture; nothing is left behind.
     """
     begin = time.perf_counter()
-    target = job.target
-    if target.exists() or target.is_symlink():
-        if options.if_exists == "skip":
-            return Result(job.source, target, "skipped")
-        if options.if_exists == "rename":
-            target = free_name(target, set())
-        elif options.if_exists == "error":
-            raise OutputError(f"{target}: exists already; see --if-exists skip|overwrite|rename")
-        elif target.exists() and target.samefile(job.source):
-            raise OutputError(f"{target}: is the input itself; choose another output")
-    picture = open_picture(job.source, options.max_pixels)
-    size = options.final_size(picture.width, picture.height, engine.scale)
-    output = Output(target, *size, options.quality, options.strip_metadata, options.if_exists == "overwrite")
-    notices = list(picture.notices)
-    if picture.alpha and not output.saver.alpha:
-        notices.append(f"{target}: {target.suffix} holds no transparency; put on white")
-    if target.suffix.lower() in (".tif", ".tiff") and picture.image.get_typeof("exif-data"):
-        notices.append(f"{target}: TIFF holds no EXIF here; colour profile, XMP and resolution are kept")
-    if picture.dtype == np.uint16 and output.saver.bits == 8:
-        notices.append(f"{target}: {target.suffix} holds 8 of the {job.source.name}'s 16 bits")
+    target = _target(job, options)
+    if target is None:
+        return Result(job.source, job.target, "skipped")
+    read = partial(open_picture, job.source, options.max_pixels)
+    picture = read()
+    encoding = _encoding(picture, target.suffix, str(target), engine, options)
+    overwrite = options.if_exists == "overwrite"
 
-    tile = options.tile or engine.tile
+    def write(picture: Picture, rows: Iterator[Pixels], size: tuple[int, int]) -> None:
+        write_picture(target, encoding, rows, size, picture, overwrite)
+
+    tile, notices = _enlarge(engine, read, picture, write, options, report)
+    return Result(
+        job.source,
+        target,
+        "done",
+        (picture.width, picture.height),
+        (encoding.width, encoding.height),
+        time.perf_counter() - begin,
+        tile,
+        notices=(*picture.notices, *_losses(picture, encoding), *notices),
+    )
+
+
+def upscale_picture(
+    engine: Engine, content: bytes, options: Options, suffix: str = ".png", report: Report = lambda _, __: None
+) -> bytes:
+    """Enlarge a picture from memory to memory, as `upscale_file` does.
+
+    Args:
+        engine: does the work.
+        content: of a picture's file, in any format that can be read.
+        options: how; `if_exists` does not matter.
+        suffix: format of the result.
+        report: called with input pixels done and in all.
+
+    Returns:
+        the content of the file that `upscale_file` would have written.
+
+    Raises:
+        DscloraError: whatever is wrong with this picture.
+    """
+    read = partial(open_picture, content, options.max_pixels)
+    picture = read()
+    encoding = _encoding(picture, suffix, "the result", engine, options)
+    results: list[bytes] = []
+
+    def write(picture: Picture, rows: Iterator[Pixels], size: tuple[int, int]) -> None:
+        results.append(encode_picture(encoding, rows, size, picture))
+
+    _enlarge(engine, read, picture, write, options, report)
+    return results[0]
+
+
+def _target(job: Job, options: Options) -> Path | None:
+    """Return where to write a job's output now; None to skip it.
+
+    Raises:
+        OutputError: the target exists and may not be replaced, or is the input.
+    """
+    target = job.target
+    if not (target.exists() or target.is_symlink()):
+        return target
+    if options.if_exists == "skip":
+        return None
+    if options.if_exists == "rename":  # it did not exist when the job was planned
+        return free_name(target)
+    if options.if_exists == "error":
+        raise OutputError(f"{target}: exists already; see --if-exists skip|overwrite|rename")
+    if target.exists() and target.samefile(job.source):
+        raise OutputError(f"{target}: is the input itself; choose another output")
+    return target
+
+
+def _encoding(picture: Picture, suffix: str, label: str, engine: Engine, options: Options) -> Encoding:
+    """Return the format and size that a picture is to be written in."""
+    width, height = options.final_size(picture.width, picture.height, engine.scale)
+    return Encoding(suffix, width, height, options.quality, options.strip_metadata, label)
+
+
+def _losses(picture: Picture, encoding: Encoding) -> list[str]:
+    """Return a notice for everything in a picture that its new format does not hold."""
+    label, suffix = encoding.label, encoding.suffix
+    notices = []
+    if picture.alpha and not encoding.saver.alpha:
+        notices.append(f"{label}: {suffix} holds no transparency; put on white")
+    if suffix.lower() in (".tif", ".tiff") and picture.image.get_typeof("exif-data"):
+        notices.append(f"{label}: TIFF holds no EXIF here; colour profile, XMP and resolution are kept")
+    if picture.dtype == np.uint16 and encoding.saver.bits == 8:
+        notices.append(f"{label}: {suffix} holds 8 of the {Path(picture.label).name}'s 16 bits")
+    return notices
+
+
+def _enlarge(
+    engine: Engine,
+    read: Callable[[], Picture],
+    picture: Picture,
+    write: Callable[[Picture, Iterator[Pixels], tuple[int, int]], None],
+    options: Options,
+    report: Report,
+) -> tuple[int, list[str]]:
+    """Enlarge and write a picture, with tiles of half the side whenever memory runs out.
+
+    Args:
+        engine: does the work.
+        read: opens the picture once more, for another attempt.
+        picture: opened, for the first one.
+        write: writes a picture from strips that make up a size.
+        options: how.
+        report: called with input pixels done and in all.
+
+    Returns:
+        the tile that fitted, and notices.
+    """
+    least = smallest_tile(engine)
+    tile = max(options.tile or engine.tile, least)
+    notices: list[str] = []
     while True:
         source = Source(picture.rows(), picture.height, picture.width, picture.bands, picture.alpha, picture.dtype)
-        made = strips(engine, source, options.border, tile, report)
+        rows = strips(engine, source, options.border, tile, report)
         try:
-            write_picture(output, made, picture.width * engine.scale, picture.height * engine.scale, picture)
-            break
+            write(picture, rows, (picture.width * engine.scale, picture.height * engine.scale))
+            return tile, notices
         except OutOfMemoryError:
-            if tile == SMALLEST_TILE:
+            if tile == least or engine.halo is None:  # which is not cut into tiles
                 raise
-            tile = max(SMALLEST_TILE, tile // 2)
-            notices.append(f"{job.source}: out of memory; went on with tiles of {tile}")
-            picture = open_picture(job.source, options.max_pixels)
-    seconds = time.perf_counter() - begin
-    return Result(
-        job.source, target, "done", (picture.width, picture.height), size, seconds, tile, notices=tuple(notices)
-    )
+            tile = max(least, tile // 2)
+            notices.append(f"{picture.label}: out of memory; went on with tiles of {tile}")
+            picture = read()
 
 
 def upscale_files(
     engines: Sequence[Engine],
-    jobs: list[Job],
+    jobs: Sequence[Job],
     options: Options,
     report: Callable[[int, int, int], None] = lambda _, __, ___: None,
 ) -> Iterator[Result]:
-    """Enlarge many pictures; one that fails is told and does not stop the others.
+    """Enlarge many pictures; one that fails is reported and does not stop the others.
 
     One more picture is under way than there are engines, so that some are read or written while others are enlarged.
 
     Args:
         engines: do the work, all of the same model.
-        jobs: in order. Of several with one target, the first is done and the others fail (or, with
-            `if_exists="rename"`, get a number).
+        jobs: from `plan_jobs`: no two with one target.
         options: how.
         report: called with the job's position, and its input pixels done and in all; from other threads.
 
@@ -100,10 +195,7 @@ def upscale_files(
     Raises:
         KeyboardInterrupt: `report` did; first the results of what was finished all the same.
     """
-    taken: dict[Path, Path] = {}
-    claimed: set[Path] = set()
-    sources = {job.source.resolve() for job in jobs}
-    engine = _Whichever(engines)
+    engine = EnginePool(engines)
 
     def work(number: int, job: Job) -> Result:
         nonlocal options
@@ -114,89 +206,60 @@ def upscale_files(
                 options = replace(options, tile=result.tile)  # more did not fit
             return result
         except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
-            return _failed(job, error)
+            return failure(job, error)
 
     with ThreadPoolExecutor(len(engines) + 1) as pool:
-        running: deque[tuple[Path, Job, Future[Result]]] = deque()
-
+        waiting = deque(enumerate(jobs))
+        running: deque[Future[Result]] = deque()
         interrupted = False
-
-        def settle() -> Iterator[Result]:
-            nonlocal interrupted
-            key, job, future = running[0]
-            try:
-                result = future.result()
-            except KeyboardInterrupt:
-                if not future.done():
-                    raise  # of this thread: asked for a second time
-                interrupted = True  # raised by `report`; what else is under way may still become whole
-                running.popleft()
-                return
-            running.popleft()
-            if result.status != "failed":
-                taken[key] = job.source
-            yield result
-
         try:
-            for number, job in enumerate(jobs):
-                try:
-                    key = job.target.parent.resolve() / job.target.name
-                    if options.if_exists == "rename":
-                        key = free_name(key, claimed)
-                    while len(running) >= 2 * len(engines) or key in {other for other, _, _ in running}:
-                        yield from settle()
-                    if interrupted:
-                        break
-                    if key in taken:
-                        raise OutputError(
-                            f"{job.source}: would be written to {job.target}, which is {taken[key]}'s output; "
-                            "run it apart with another --output, or use --if-exists rename"
-                        )
-                    if options.if_exists == "overwrite" and job.target.resolve() in sources:
-                        raise OutputError(
-                            f"{job.source}: would replace {job.target}, an input; choose another --output"
-                        )
-                except (DscloraError, OSError, RuntimeError) as error:
-                    while running:  # in order
-                        yield from settle()
-                    yield _failed(job, error)
+            while running or (waiting and not interrupted):
+                if waiting and not interrupted and len(running) < 2 * len(engines):
+                    running.append(pool.submit(work, *waiting.popleft()))
                     continue
-                claimed.add(key)
-                named = replace(job, target=job.target.with_name(key.name))
-                running.append((key, job, pool.submit(work, number, named)))
-            while running:
-                yield from settle()
+                result = _first_result(running)
+                if result is None:
+                    interrupted = True  # what else is under way may still become whole
+                else:
+                    yield result
         finally:
-            for _, _, future in running:
+            for future in running:
                 future.cancel()
         if interrupted:
             raise KeyboardInterrupt
 
 
-class _Whichever:
-    """An `Engine` for several threads: each call goes to an engine that is free."""
+def _first_result(running: deque[Future[Result]]) -> Result | None:
+    """Wait for the first of several jobs, take it away and return its result; None if `report` interrupted it."""
+    try:
+        result = running[0].result()
+    except KeyboardInterrupt:
+        if not running[0].done():
+            raise  # of this thread: asked for a second time
+        result = None
+    running.popleft()
+    return result
+
+
+class EnginePool:
+    """An `Engine` for several threads: each call goes to an engine that is free.
+
+    Args:
+        engines: all of the same model and runtime.
+    """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        self.name, self.scale, self.halo, self.tile = (
-            getattr(engines[0], n) for n in ("name", "scale", "halo", "tile")
-        )
+        first = engines[0]
+        self.name, self.scale, self.halo, self.tile = first.name, first.scale, first.halo, first.tile
+        self.multiple = first.multiple
         self._free = SimpleQueue[Engine]()
         for engine in engines:
             self._free.put(engine)
 
     def __call__(self, batch: Batch) -> Batch:
-        """See `Engine`."""
+        """Enlarge a batch, as `Engine` says."""
         engine = self._free.get()
         try:
             return engine(batch)
         finally:
             self._free.put(engine)
-
-
-def _failed(job: Job, error: Exception) -> Result:
-    text = str(error)
-    if not isinstance(error, DscloraError):
-        text = f"{job.source}: {type(error).__name__}: {error}"
-    elif str(job.source) not in text and str(job.target) not in text:
-        text = f"{job.source}: {text}"
-    return Result(job.source, job.target, "failed", error=text)

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dsclora import files
 from dsclora.engines import Engine
 from dsclora.errors import DscloraError, ImageError
 from dsclora.inference.strips import enlarge
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.metrics import Protocol
 from dsclora.pictures.pairs import Pair, read_pair
-
-Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

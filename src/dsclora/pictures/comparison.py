@@ -1,25 +1,23 @@
-"""Pictures that compare pictures: whole and in detail, side by side."""
+"""Show pictures side by side, whole and in detail."""
 
 import html
 import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
 from dsclora import files
 from dsclora.errors import OutputError
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.resize import imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 _GAP = 8
 _LABEL = 28
 
 
 def find_detail(lr: Uint8, side: int) -> tuple[int, int]:
-    """Where a picture has most detail: top left corner of the window with the largest sum of gradients.
+    """Return the top left corner (y, x) of the window with most detail: the largest sum of gradients.
 
     Args:
         lr: (h, w, 3).
@@ -34,7 +32,7 @@ def find_detail(lr: Uint8, side: int) -> tuple[int, int]:
 
 
 def details(lr: Uint8, pictures: list[Uint8], side: int = 64) -> list[Uint8]:
-    """The same detail of several enlargements of one picture, and of its bicubic enlargement, which comes first.
+    """Cut the same detail from several enlargements of one picture, and first from its bicubic enlargement.
 
     Args:
         lr: (h, w, 3).

@@ -1,16 +1,14 @@
-"""Degradation chains: how LR pictures are made from HR ones when they are not plainly reduced."""
+"""Degrade pictures by chains of steps: LR pictures that are not plainly reduced HR ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.resize import imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,13 @@ class Degradation:
             raise ValueError("probability: the reduction is always taken")
 
 
-def fixed(chain: Sequence[Degradation], at: float = 0.5) -> list[Degradation]:
-    """A chain without chance, for tests: every step is taken, every strength at one place between its ends (0 to 1)."""
+def without_chance(chain: Sequence[Degradation], at: float = 0.5) -> list[Degradation]:
+    """Return a chain that always does the same, to measure on.
+
+    Args:
+        chain: the steps; all are taken.
+        at: every strength, from 0 for its lower end to 1 for its upper one.
+    """
     steps = []
     for step in chain:
         low, high = step.strength
@@ -58,7 +61,7 @@ def fixed(chain: Sequence[Degradation], at: float = 0.5) -> list[Degradation]:
 
 
 def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.random.Generator) -> Uint8:
-    """An LR picture by a chain of steps, each of a strength drawn anew, rounded to uint8 after every step.
+    """Return an LR picture by a chain of steps, each of a strength drawn anew, rounded to uint8 after every step.
 
     Args:
         hr: (h * scale, w * scale, 3).

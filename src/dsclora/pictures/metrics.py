@@ -1,4 +1,4 @@
-"""PSNR and SSIM, and the named protocols that say how the literature computes them."""
+"""Measure PSNR and SSIM by the protocols that the literature computes them by."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -7,18 +7,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dsclora.pictures.arrays import Uint8
+
 Float = npt.NDArray[np.float64]
 
-Uint8 = npt.NDArray[np.uint8]
 
-INVISIBLE = 50.0
-"""A PSNR above, in dB, is as good as any: all pixels off by one level make 48."""
+PSNR_CAP = 50.0
+"""The PSNR in dB from which on differences cannot be seen: all pixels off by one level make 48."""
 
 _STUDIO_Y = np.array([65.481, 128.553, 24.966]) / 255.0  # ITU-R BT.601, for RGB in 0..255
 
 
 def luma(image: npt.NDArray[np.uint8]) -> Float:
-    """BT.601 studio-range Y (16..235), unrounded, of an RGB image.
+    """Return the BT.601 studio-range Y (16..235), unrounded, of an RGB image.
 
     Args:
         image: (h, w, 3), uint8.
@@ -30,7 +31,7 @@ def luma(image: npt.NDArray[np.uint8]) -> Float:
 
 
 def psnr(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 255; infinite for equal inputs.
+    """Return the peak signal-to-noise ratio in dB for a peak of 255; infinite for equal inputs.
 
     `10 log10(255^2 / mean((a - b)^2))`, the mean over everything (for RGB, over the three channels together).
     """
@@ -39,7 +40,7 @@ def psnr(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def _blur(plane: Float) -> Float:
-    """Separable 11-tap Gaussian, sigma 1.5, only where the window fits ("valid")."""
+    """Blur a plane by a separable 11-tap Gaussian, sigma 1.5, only where the window fits ("valid")."""
     taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
     rows = sum(t * plane[i : plane.shape[0] - 10 + i] for i, t in enumerate(taps))
@@ -47,7 +48,7 @@ def _blur(plane: Float) -> Float:
 
 
 def ssim(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
-    """Structural similarity of two planes in 0..255 (Wang et al. 2004: 11x11 Gaussian, K1 0.01, K2 0.03).
+    """Return the structural similarity of two planes in 0..255 (Wang et al. 2004: 11x11 Gaussian, K1 0.01, K2 0.03).
 
     Args:
         a, b: (h, w) or (h, w, channels), any real dtype; channels are averaged.
@@ -71,7 +72,7 @@ def ssim(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a figure was computed; printed with every figure, because these choices move it by up to 2 dB.
+    """The choices a figure was computed by, printed with every figure, because they move it by up to 2 dB.
 
     Attributes:
         name: what the command line calls it.
@@ -84,7 +85,7 @@ class Protocol:
     border: int
 
     def describe(self) -> dict[str, object]:
-        """All choices by name, for JSON reports."""
+        """Return all choices by name, for JSON reports."""
         return asdict(self) | {
             "psnr_peak": 255,
             "ssim_window": "gaussian 11x11, sigma 1.5, K1 0.01, K2 0.03, valid",
@@ -93,26 +94,26 @@ class Protocol:
         }
 
     def score(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> tuple[float, float]:
-        """PSNR (dB) and SSIM of a super-resolved image against the original, both (h, w, 3) uint8."""
-        x, y = self._compared(sr, hr)
+        """Return PSNR (dB) and SSIM of a super-resolved image against the original, both (h, w, 3) uint8."""
+        x, y = self._planes(sr, hr)
         return psnr(x, y), ssim(x, y)
 
     def psnr(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
-        """PSNR (dB) alone."""
-        return psnr(*self._compared(sr, hr))
+        """Return the PSNR (dB) alone."""
+        return psnr(*self._planes(sr, hr))
 
-    def seen(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
-        """PSNR (dB) as far as it can be seen: at most `INVISIBLE`. What training chooses and judges by.
+    def capped_psnr(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
+        """Return the PSNR (dB), at most `PSNR_CAP`: training chooses and judges by it.
 
         PSNR has no upper end: one level off in a blank page costs more dB than a page of text can gain.
         """
-        return min(INVISIBLE, self.psnr(sr, hr))
+        return min(PSNR_CAP, self.psnr(sr, hr))
 
-    def mean_seen(self, run: Callable[[Uint8], Uint8], pictures: Iterable[tuple[Uint8, Uint8]]) -> float:
-        """Mean over pictures, LR and HR, of what `run` makes of LR, dB as `seen`."""
-        return float(np.mean([self.seen(run(lr), hr) for lr, hr in pictures]))
+    def mean_capped_psnr(self, run: Callable[[Uint8], Uint8], pictures: Iterable[tuple[Uint8, Uint8]]) -> float:
+        """Return the mean capped PSNR (dB) of `run(lr)` against `hr` over pairs (lr, hr)."""
+        return float(np.mean([self.capped_psnr(run(lr), hr) for lr, hr in pictures]))
 
-    def _compared(
+    def _planes(
         self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
         if sr.shape != hr.shape:
@@ -127,7 +128,7 @@ class Protocol:
 
 
 def protocol(name: str, scale: int) -> Protocol:
-    """The protocol of that name for a scale: "classic-y" (border = scale) or "ntire-rgb" (border 4).
+    """Return the protocol of that name for a scale: "classic-y" (border = scale) or "ntire-rgb" (border 4).
 
     Raises:
         ValueError: unknown name.

@@ -1,32 +1,23 @@
-"""Folders of pictures become seeded batches of LR/HR patches.
-
-Every picture is decoded once into a store on disk (`PairStore`) that is memory-mapped afterwards, so training on
-10 or 10,000 pictures takes the same memory, and a resumed run starts at once. A batch depends on the seed and the
-step alone: a run that was interrupted goes on with the very patches it would have seen.
-"""
+"""Read pairs of LR and HR pictures from folders, to measure and to train on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from dsclora.errors import ImageError
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.read import find_pictures, read_rgb8
 from dsclora.pictures.resize import crop_to_multiple, imresize
-
-Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture to measure on.
+    """A picture to measure or train on.
 
     Attributes:
-        name: stem shared by HR and LR.
+        name: the stem of both files.
         hr: file.
-        lr: file, or None: then LR is made from HR by `imresize`.
+        lr: file, or None: then `imresize` makes LR from HR.
     """
 
     name: str
@@ -35,7 +26,7 @@ class Pair:
 
 
 def find_pairs(folder: Path, scale: int) -> list[Pair]:
-    """The pictures of an evaluation folder.
+    """Return the pairs of an evaluation folder.
 
     Args:
         folder: has `HR/` and, if it comes with LR pictures, `LRx{scale}/` with the same stems; or is itself a folder
@@ -52,19 +43,19 @@ def find_pairs(folder: Path, scale: int) -> list[Pair]:
         return [Pair(str(stem), path, None) for stem, path in hr.items()]
     lr = _by_stem(lr_folder)
     if hr.keys() != lr.keys():
-        odd = ", ".join(sorted(str(s) for s in hr.keys() ^ lr.keys())[:10])
-        raise ImageError(f"{folder}: HR/ and LRx{scale}/ do not hold the same names; only in one of them: {odd}")
+        unpaired = ", ".join(sorted(str(s) for s in hr.keys() ^ lr.keys())[:10])
+        raise ImageError(f"{folder}: HR/ and LRx{scale}/ do not hold the same names; only in one of them: {unpaired}")
     return [Pair(str(stem), hr[stem], lr[stem]) for stem in hr]
 
 
 def _by_stem(folder: Path) -> dict[Path, Path]:
-    found: dict[Path, Path] = {}
+    by_stem: dict[Path, Path] = {}
     for path in find_pictures(folder):
         stem = path.relative_to(folder).with_suffix("")
-        if stem in found:
-            raise ImageError(f"{path}: has the same name as {found[stem]}; keep one of them")
-        found[stem] = path
-    return found
+        if stem in by_stem:
+            raise ImageError(f"{path}: has the same name as {by_stem[stem]}; keep one of them")
+        by_stem[stem] = path
+    return by_stem
 
 
 def read_pair(
@@ -74,14 +65,14 @@ def read_pair(
     window: int | None = None,
     size: float = 1.0,
 ) -> tuple[Uint8, Uint8]:
-    """LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
+    """Read LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
 
     Args:
         pair: which.
         scale: HR side over LR side.
-        reduce: makes LR where it is not given; by default `imresize`.
-        window: of larger pictures only the middle is taken, so many HR pixels high and wide.
-        size: HR is first resized by that factor. Other than 1, LR is made even where it is given.
+        reduce: makes LR where there is no file of it; by default `imresize`.
+        window: side in HR pixels; of larger pictures only the middle is used.
+        size: HR is first resized by that factor. Other than 1, LR is made from it even where there is a file.
 
     Raises:
         ImageError: unreadable, or LR and HR do not fit each other.
@@ -115,7 +106,7 @@ def read_for_validation(
     reduce: Callable[[Uint8, int], Uint8] | None = None,
     window: int | None = None,
 ) -> Iterator[tuple[Uint8, Uint8]]:
-    """LR and HR of pairs, as `read_pair`, one after the other.
+    """Read LR and HR of pairs, as `read_pair`, one after the other.
 
     Args:
         pairs, scale, window: as `read_pair`.
@@ -138,7 +129,7 @@ def bind_number(reduce: Callable[[Uint8, int], Uint8] | None, number: int) -> Ca
 
 
 def middle(picture: Uint8, side: int | None) -> Uint8:
-    """The middle of a picture, at most `side` pixels high and wide; all of it for None."""
+    """Return the middle of a picture, at most `side` pixels high and wide; all of it for None."""
     if side is None:
         return picture
     top, left = (max(0, length - side) // 2 for length in picture.shape[:2])

@@ -12,7 +12,7 @@ from dsclora.pictures.read import Picture
 
 
 class PngStream:
-    """Strips as a PNG without compression, which libvips decodes as it comes.
+    """A PNG without compression, made of strips, which libvips decodes as it comes.
 
     PNG is the one format that every libvips build streams in without seeking, with any mix of grey, colour, alpha,
     8 and 16 bits; stored deflate blocks cost a copy and two checksums.

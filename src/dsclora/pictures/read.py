@@ -1,7 +1,10 @@
-"""Pictures in and out, by libvips: formats, bit depth, colour, alpha, orientation, metadata.
+"""Read pictures with libvips: formats, bit depth, colour, alpha, orientation.
 
-Both directions stream: a picture is decoded a few rows at a time (`Picture.rows`), and written from strips of rows as
-they are made (`write`), so memory does not grow with its height. Arrays are (height, width, bands), top row first.
+A picture is decoded a few rows at a time (`Picture.rows`), so memory does not grow with its height. Arrays are (height,
+width, bands), top row first.
+
+libvips' cache remembers a hundred operations. Those of a picture that is turned, CMYK, Lab or transparent keep its file
+open until others take their place; `vips.configure` ends that for the whole process.
 """
 
 import os
@@ -16,7 +19,7 @@ import pyvips
 
 from dsclora.errors import ImageError
 from dsclora.pictures.arrays import Pixels
-from dsclora.pictures.vips import LIBVIPS_LOCK, copy_metadata, drop_field, from_array, reason
+from dsclora.pictures.vips import LIBVIPS_LOCK, LOADERS, copy_metadata, drop_field, from_array, reason
 
 MAX_PIXELS = 1_000_000_000
 """Larger inputs are refused unless asked for: a small file can claim any size (a decompression bomb)."""
@@ -26,57 +29,53 @@ READABLE = frozenset(
 )
 """Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
 
-_LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")  # as libvips calls its classes
+_SUPPORTED = "supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF"
 
 _GREY = ("b-w", "grey16")
 
-_BLEED_SIGMA, _BLEED_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
-
-# what libvips remembers of finished work is a hundred pictures with their files open; nothing is asked for twice
-pyvips.cache_set_max(0)
+_SPREAD_SIGMA, _SPREAD_CUTOFF = 8.0, 0.01  # a Gaussian of radius 24, more than the network sees (21)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture opened but not yet decoded: upright, one or three colours, 8 or 16 bits, alpha or none.
+    """An open picture, not yet decoded: upright, one or three colours, 8 or 16 bits, alpha or none.
 
     Attributes:
-        path: its file.
+        label: the name in messages: its file's, or "the picture".
         image: uchar or ushort; the alpha band, if any, last.
         alpha: whether it has one.
         notices: what was left aside or converted, a line each, for the user to know.
     """
 
-    path: Path
+    label: str
     image: pyvips.Image
     alpha: bool
     notices: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
-        """Pixels across."""
+        """The number of pixels across."""
         return int(self.image.width)
 
     @property
     def height(self) -> int:
-        """Pixels down."""
+        """The number of pixels down."""
         return int(self.image.height)
 
     @property
     def bands(self) -> int:
-        """Colours plus alpha: 1 to 4."""
+        """The number of colours plus alpha: 1 to 4."""
         return int(self.image.bands)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint8 or uint16."""
+        """The dtype of its rows: uint8 or uint16."""
         return np.dtype(np.uint16 if self.image.format == "ushort" else np.uint8)
 
     def rows(self) -> Callable[[int, int], Pixels]:
-        """A reader `rows(y, count)` of (count, width, bands); ask from top to bottom, no row twice.
+        """Return a reader `rows(y, count)` of (count, width, bands); ask from top to bottom, no row twice.
 
-        Raises (when called):
-            ImageError: the file is truncated or damaged there.
+        The reader raises `ImageError` where the picture is truncated or damaged.
         """
         region = pyvips.Region.new(self.image)
 
@@ -86,14 +85,14 @@ class Picture:
                 # ask for rows that a sequential reader has passed
                 parts = [region.fetch(0, at, self.width, min(16, y + count - at)) for at in range(y, y + count, 16)]
             except pyvips.Error as error:
-                raise ImageError(f"{self.path}: damaged or truncated ({reason(error)})") from error
+                raise ImageError(f"{self.label}: damaged or truncated ({reason(error)})") from error
             return np.frombuffer(b"".join(parts), self.dtype).reshape(count, self.width, self.bands)
 
         return read
 
 
 def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None = None) -> list[Path]:
-    """All pictures below a folder, by suffix, sorted; hidden files and folders are passed over.
+    """Return all pictures below a folder, by suffix, sorted; hidden files and folders are passed over.
 
     Links to folders are followed, and every folder is entered once.
 
@@ -113,7 +112,7 @@ def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None 
             raise problem from error
         unreadable(problem)
 
-    found: list[Path] = []
+    pictures: list[Path] = []
     entered: set[str] = set()
     for at, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(at)
@@ -123,57 +122,61 @@ def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None 
         entered.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         paths = (Path(at, name) for name in names if not name.startswith("."))
-        found.extend(path for path in paths if path.suffix.lower() in READABLE and os.path.isfile(path))  # noqa: PTH113
-    found.sort()
-    if not found:
+        files = (path for path in paths if path.suffix.lower() in READABLE)
+        pictures.extend(path for path in files if os.path.isfile(path))  # noqa: PTH113 (never raises)
+    pictures.sort()
+    if not pictures:
         raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(READABLE))})")
-    return found
+    return pictures
 
 
-def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Open a picture: JPEG, PNG, WebP, AVIF/HEIC, TIFF or GIF, told by its content.
+def open_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS, label: str = "") -> Picture:
+    """Open a picture: JPEG, PNG, WebP, AVIF/HEIC, TIFF or GIF, whatever its name.
 
     EXIF orientation is applied. CMYK and Lab become sRGB by their profile; RGB and grey keep their numbers and their
     ICC profile. Colours are spread under fully transparent pixels, so that no dark halo appears at edges when
     enlarged. Of an animation or a multi-page file the first frame is taken, and a notice says so.
 
     Args:
-        path: file.
+        source: file, or the content of one.
         max_pixels: refuse more than that.
+        label: the name in messages; by default the path, or "the picture".
 
     Raises:
         ImageError: missing, empty, not a picture, of a kind that is not supported, or too large.
     """
+    label = label or ("the picture" if isinstance(source, bytes) else str(source))
     with LIBVIPS_LOCK:
-        return _open(path, max_pixels)
+        return _open(source, label, max_pixels)
 
 
-def _open(path: Path, max_pixels: int) -> Picture:
-    image, gain_map = _load(path, "sequential", max_pixels)
+def _open(source: Path | bytes, label: str, max_pixels: int) -> Picture:
+    image, gain_map = _load(source, label, "sequential", max_pixels)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     if orientation not in (1, 2):  # 2 mirrors left to right, which can be done row by row
-        image, _ = _load(path, "random", max_pixels)
+        image, _ = _load(source, label, "random", max_pixels)
     notices = []
     if gain_map:
-        notices.append(f"{path}: is a picture for HDR screens too; what makes it one (the gain map) is left out")
+        notices.append(f"{label}: is a picture for HDR screens too; what makes it one (the gain map) is left out")
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if frames > 1:
-        notices.append(f"{path}: has {frames} frames or pages; only the first is enlarged")
+        notices.append(f"{label}: has {frames} frames or pages; only the first is enlarged")
     try:
-        image = image.autorot()
-        image, converted = _normalise(path, image)
+        if orientation != 1:  # any operation is cached, and keeps the file open
+            image = image.autorot()
+        image, converted = _normalise(label, image)
         if converted:
-            notices.append(f"{path}: {converted} converted to sRGB")
+            notices.append(f"{label}: {converted} converted to sRGB")
         alpha = bool(image.hasalpha())
         if alpha:
-            image = _bleed(image)
+            image = _spread(image)
     except pyvips.Error as error:
-        raise ImageError(f"{path}: cannot be read ({reason(error)})") from error
-    return Picture(path, image, alpha, tuple(notices))
+        raise ImageError(f"{label}: cannot be read ({reason(error)})") from error
+    return Picture(label, image, alpha, tuple(notices))
 
 
 def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
-    """A whole picture as (h, w, 3) uint8; grey is repeated, 16 bits are rounded, alpha is dropped.
+    """Read a whole picture as (h, w, 3) uint8; grey is repeated, 16 bits are rounded, alpha is dropped.
 
     Raises:
         ImageError: as `open_picture`, or damaged.
@@ -187,64 +190,92 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
 
 
-def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
-    """The picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
+def spread_colours(pixels: Pixels) -> Pixels:
+    """Give fully transparent pixels the colours of the visible ones around them, as `open_picture` does it.
+
+    Args:
+        pixels: (h, w, bands), uint8, uint16 or float32 in 0..1; the last band is alpha.
+    """
+    if pixels[..., -1].all():
+        return pixels
+    spread: Pixels = _spread(from_array(pixels, alpha=True)).numpy()
+    return spread if spread.dtype != np.float32 else np.clip(spread, 0, 1)
+
+
+def _load(source: Path | bytes, label: str, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
+    """Return the picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
     try:
-        if path.is_dir():
-            raise ImageError(f"{path}: is a folder")
-        if path.exists() and not path.is_file():
-            raise ImageError(f"{path}: not a regular file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        # not by name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
-        # complains of one that is not UTF-8
-        with path.open("rb") as file:
-            opened = pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
+        content = _open_source(source, label)
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
-        found = pyvips.vips_lib.vips_foreign_find_load_source(opened.pointer)
-        loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad") if found else ""
-        if found and not loader.startswith(_LOADERS):
+        name = pyvips.vips_lib.vips_foreign_find_load_source(content.pointer)
+        if not name:
+            raise ImageError(f"{label}: not a picture, or damaged; {_SUPPORTED}")
+        loader = pyvips.ffi.string(name).decode().removeprefix("VipsForeignLoad")
+        if not loader.startswith(LOADERS):
             kind = loader.removesuffix("Source").lower()
-            raise ImageError(f"{path}: is a {kind} file; supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF")
+            raise ImageError(f"{label}: is a {kind} file; {_SUPPORTED}")
         gain_map = loader.startswith("Uhdr")
         if not gain_map:
-            image = pyvips.Image.new_from_source(opened, "", access=access, fail_on="error")
+            image = pyvips.Image.new_from_source(content, "", access=access, fail_on="error")
         else:  # before it lies an ordinary JPEG
-            image = pyvips.Image.jpegload_source(opened, access=access, fail_on="error")
+            image = pyvips.Image.jpegload_source(content, access=access, fail_on="error")
             if image.get_typeof("xmp-data") and b"hdr-gain-map" in bytes(image.get("xmp-data")):
                 image = drop_field(image, "xmp-data")
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ImageError(f"{label}: cannot be read ({error.strerror})") from error
     except pyvips.Error as error:
-        raise ImageError(f"{path}: not a picture, or damaged ({reason(error)})") from error
+        raise ImageError(f"{label}: not a picture, or damaged ({reason(error)})") from error
     if image.width * image.height > max_pixels:
         raise ImageError(
-            f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
+            f"{label}: {image.width} x {image.height} pixels are more than the limit of {max_pixels / 1e6:.0f} "
             "megapixels; if it is meant to be so large, `dsclora upscale --max-megapixels` takes it"
         )
     if image.get_typeof("heif-compression") and image.get("heif-compression") == "hevc":
-        image = _hevc(path, image)
+        image = _decode_hevc(source, label, image)
     return image, gain_map
 
 
-def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
-    """The pixels, upright, of what telephones call HEIC: the libvips of PyPI reads all of it but these."""
+def _open_source(source: Path | bytes, label: str) -> pyvips.Source:
+    """Open a file, or the content of one, for libvips.
+
+    Raises:
+        ImageError: a folder, not a regular file, or empty.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(f"{label}: it is empty")
+        return pyvips.Source.new_from_memory(source)
+    if source.is_dir():
+        raise ImageError(f"{label}: is a folder")
+    if source.exists() and not source.is_file():
+        raise ImageError(f"{label}: not a regular file")
+    if source.stat().st_size == 0:
+        raise ImageError(f"{label}: the file is empty")
+    # not by name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
+    # complains of one that is not UTF-8
+    with source.open("rb") as file:
+        return pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
+
+
+def _decode_hevc(source: Path | bytes, label: str, header: pyvips.Image) -> pyvips.Image:
+    """Decode the pixels of HEIC, upright, with pi-heif; the libvips of PyPI reads metadata only."""
     # not by pi_heif itself, which asks for metadata too: 1.4 crashes with it where a name in there is not UTF-8
     from _pi_heif import load_file
 
     try:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
         brands = data[8 : int.from_bytes(data[:4])]
         if b"avif" in brands or b"avis" in brands:  # libvips goes by the first one, which may say less
             return header
-        found = load_file(data, 4, False, False, True, True, "", False)  # 16 bit as such, no padding of rows
-        decoded = next(picture for picture in found if picture is not None and picture.primary)
+        images = load_file(data, 4, False, False, True, True, "", False)  # 16 bit as such, no padding of rows
+        decoded = next(picture for picture in images if picture is not None and picture.primary)
         content = bytes(decoded.data)  # a copy: its memory goes with it
         (width, height), mode = decoded.size_mode
         pixels = np.frombuffer(content, "<u2" if ";16" in mode else np.uint8).reshape(height, width, -1)
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, StopIteration) as error:
-        reason = " ".join(str(error).split()) or "no picture in it"
-        raise ImageError(f"{path}: damaged or truncated ({reason})") from error
+        text = " ".join(str(error).split()) or "no picture in it"
+        raise ImageError(f"{label}: damaged or truncated ({text})") from error
     image = from_array(pixels, alpha="A" in mode.upper())
     copy_metadata(image, header)  # upright: what EXIF says of it, the container said too
     image.set_type(header.get_typeof("n-pages"), "n-pages", header.get("n-pages"))
@@ -253,8 +284,8 @@ def _hevc(path: Path, header: pyvips.Image) -> pyvips.Image:
     return image
 
 
-def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
-    """Grey or RGB, 8 or 16 bit, and what was converted, if anything."""
+def _normalise(label: str, image: pyvips.Image) -> tuple[pyvips.Image, str]:
+    """Return the picture as grey or RGB of 8 or 16 bits, and the kind that it was converted from, if it was."""
     kind = str(image.interpretation)
     converted = ""
     if kind in ("cmyk", "lab", "labs", "labq"):
@@ -266,20 +297,23 @@ def _normalise(path: Path, image: pyvips.Image) -> tuple[pyvips.Image, str]:
         image = drop_field(image, "icc-profile-data")
         converted = kind.upper()
     elif kind not in ("srgb", "rgb16", *_GREY):
-        raise ImageError(f"{path}: pixels of kind {kind} are not supported; save it as 8 or 16 bit RGB or grey first")
+        raise ImageError(f"{label}: pixels of kind {kind} are not supported; save it as 8 or 16 bit RGB or grey first")
     if image.format not in ("uchar", "ushort") or image.bands != (1 if kind in _GREY else 3) + image.hasalpha():
         raise ImageError(
-            f"{path}: {image.bands} bands of {image.format} are not supported; save it as 8 or 16 bit RGB or grey first"
+            f"{label}: {image.bands} bands of {image.format} are not supported; "
+            "save it as 8 or 16 bit RGB or grey first"
         )
     return image, converted
 
 
-def _bleed(image: pyvips.Image) -> pyvips.Image:
+def _spread(image: pyvips.Image) -> pyvips.Image:
     """Give fully transparent pixels the blurred colour of the visible ones around them."""
     colour, alpha = image[: image.bands - 1], image[image.bands - 1]
     visible = alpha > 0
     weight = (visible / 255).cast("float")
-    blurred = (colour * weight).gaussblur(_BLEED_SIGMA, min_ampl=_BLEED_CUTOFF, precision="float")
-    mean = blurred / weight.gaussblur(_BLEED_SIGMA, min_ampl=_BLEED_CUTOFF, precision="float")
-    filled = visible.ifthenelse(colour, mean.rint().cast(image.format))
+    blurred = (colour * weight).gaussblur(_SPREAD_SIGMA, min_ampl=_SPREAD_CUTOFF, precision="float")
+    mean = blurred / weight.gaussblur(_SPREAD_SIGMA, min_ampl=_SPREAD_CUTOFF, precision="float")
+    if image.format != "float":
+        mean = mean.rint().cast(image.format)
+    filled = visible.ifthenelse(colour, mean)
     return filled.bandjoin(alpha).copy(interpretation=image.interpretation)

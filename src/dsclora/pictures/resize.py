@@ -1,4 +1,4 @@
-"""Bicubic resizing exactly as MATLAB's `imresize` does it for uint8 images.
+"""Resize uint8 images exactly as MATLAB's bicubic `imresize` does it.
 
 The super-resolution literature makes its low-resolution images with it, so a PSNR is only comparable when the
 LR image is the same to the last bit: Keys' cubic with a = -0.5, stretched by 1/scale when reducing (antialiasing),
@@ -12,7 +12,7 @@ _KERNEL_WIDTH = 4.0
 
 
 def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution kernel, a = -0.5 (Keys 1981, IEEE TASSP 29(6))."""
+    """Return Keys' cubic convolution kernel, a = -0.5 (Keys 1981, IEEE TASSP 29(6))."""
     x = np.abs(x)
     inner = 1.5 * x**3 - 2.5 * x**2 + 1.0
     outer = -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
@@ -20,7 +20,7 @@ def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _taps(length: int, out_length: int, scale: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """Weights (out_length, P), each row summing to 1, and the source positions (out_length, P)."""
+    """Return weights (out_length, P), each row summing to 1, and the source positions (out_length, P)."""
     shrink = min(scale, 1.0)
     width = _KERNEL_WIDTH / shrink
     centre = (np.arange(1, out_length + 1)) / scale + 0.5 * (1 - 1 / scale)  # counted from 1

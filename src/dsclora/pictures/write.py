@@ -1,4 +1,4 @@
-"""Write pictures from strips of rows, whole or not at all."""
+"""Write pictures from strips of rows as they are made: to a file, whole or not at all, or to memory."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from dsclora.pictures.vips import LIBVIPS_LOCK, copy_metadata, from_array, reaso
 
 @dataclass(frozen=True)
 class Saver:
-    """What an output format takes.
+    """The properties of an output format.
 
     Attributes:
         options: of libvips' saver; `{quality}` is filled in.
@@ -54,23 +54,23 @@ SAVERS = {
 
 
 @dataclass(frozen=True)
-class Output:
-    """Where and how to write.
+class Encoding:
+    """The format and size of a picture to write.
 
     Attributes:
-        path: target; the suffix chooses the format.
+        suffix: of the format, such as ".png"; upper case is the same.
         width, height: final size; strips of another size are reduced to it (Lanczos).
         quality: 1..100 for lossy formats, None for the format's default.
         strip_metadata: leave out EXIF, XMP, IPTC and comments; the ICC profile stays.
-        overwrite: replace an existing file.
+        label: the name in messages.
     """
 
-    path: Path
+    suffix: str
     width: int
     height: int
     quality: int | None = None
     strip_metadata: bool = False
-    overwrite: bool = False
+    label: str = "the result"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written before any work is done.
@@ -78,83 +78,119 @@ class Output:
         Raises:
             OutputError: unknown format, or one that cannot hold so large a picture.
         """
-        if self.path.suffix.lower() not in SAVERS:
+        if self.suffix.lower() not in SAVERS:
             raise OutputError(
-                f"{self.path}: cannot write {self.path.suffix or 'a file without a suffix'}; "
+                f"{self.label}: cannot write {self.suffix or 'a file without a suffix'}; "
                 f"choose one of {', '.join(SAVERS)}"
             )
         if max(self.width, self.height) > self.saver.longest:
             raise OutputError(
-                f"{self.path}: {self.width} x {self.height} is more than {self.path.suffix} holds "
+                f"{self.label}: {self.width} x {self.height} is more than {self.suffix} holds "
                 f"({self.saver.longest} pixels a side); write .png or .tif"
             )
 
     @property
     def saver(self) -> Saver:
-        """Of the format."""
-        return SAVERS[self.path.suffix.lower()]
+        """The properties of the format."""
+        return SAVERS[self.suffix.lower()]
 
 
-def write_picture(output: Output, strips: Iterable[Pixels], width: int, height: int, like: Picture) -> None:
+def write_picture(
+    path: Path,
+    encoding: Encoding,
+    strips: Iterable[Pixels],
+    size: tuple[int, int],
+    like: Picture,
+    overwrite: bool = False,
+) -> None:
     """Write a picture from strips, whole or not at all: to a temporary file beside the target, then renamed.
 
     Args:
-        output: where and how.
+        path: target; its own suffix does not matter.
+        encoding: format and final size.
         strips: (n, width, bands) from top to bottom, `height` rows in all; dtype and bands those of `like`.
-        width, height: of what the strips make up.
+        size: (width, height) that the strips make up.
         like: the picture it was made from; ICC profile, metadata and resolution are taken over.
+        overwrite: replace an existing file.
 
     Raises:
         OutputError: exists already, folder not writable, disk full.
         DscloraError: whatever making the strips raises passes through.
     """
-    path, saver = output.path, output.saver
-    with files.replacing(path, output.overwrite) as temporary:
-        strips = _checked(strips, width, like)
-        first = next(strips)
-        whole = len(first) == height  # and in memory anyway
-        if whole and next(strips, None) is not None:  # which also lets go of what the last strip was made of
-            raise ValueError(f"strips hold more than {height} rows")
-        stream = None if whole else PngStream(chain([first], strips), width, height, like)
-        try:
-            image = None if stream is None else stream.image()
-            with LIBVIPS_LOCK:
-                image = _finish(from_array(first, like.alpha) if image is None else image, output, like)
-            del first  # or the next strip is made while this one is still held
-            size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
-            options = saver.options.format(quality=output.quality or saver.quality, big=size > 2**31)
-            keep = "icc" if output.strip_metadata else "all"
-            target = pyvips.Target.new_to_file(os.fsencode(temporary))
-            image.write_to_target(target, f"{path.suffix.lower()}[{options},keep={keep}]")
-        except pyvips.Error as error:
-            if stream is not None and stream.error is not None:
-                raise stream.error from None
-            raise OutputError(f"{path}: cannot be written ({reason(error)})") from error
+    with files.replacing(path, overwrite) as temporary:
+        _write(pyvips.Target.new_to_file(os.fsencode(temporary)), encoding, strips, size, like)
 
 
-def _checked(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pixels]:
+def encode_picture(encoding: Encoding, strips: Iterable[Pixels], size: tuple[int, int], like: Picture) -> bytes:
+    """Return the content of the file that `write_picture` would write.
+
+    Args:
+        encoding, strips, size, like: as for `write_picture`.
+
+    Raises:
+        OutputError: libvips cannot encode it.
+        DscloraError: whatever making the strips raises passes through.
+    """
+    target = pyvips.Target.new_to_memory()
+    _write(target, encoding, strips, size, like)
+    return bytes(target.get("blob"))
+
+
+def _write(
+    target: pyvips.Target, encoding: Encoding, strips: Iterable[Pixels], size: tuple[int, int], like: Picture
+) -> None:
+    width, height = size
+    strips = _check_strips(strips, width, like)
+    first = next(strips)
+    whole = len(first) == height  # and in memory anyway
+    if whole and next(strips, None) is not None:  # which also lets go of what the last strip was made of
+        raise ValueError(f"strips hold more than {height} rows")
+    stream = None if whole else PngStream(chain([first], strips), width, height, like)
+    try:
+        image = None if stream is None else stream.image()
+        with LIBVIPS_LOCK:
+            image = _finish(from_array(first, like.alpha) if image is None else image, encoding, like)
+        del first  # or the next strip is made while this one is still held
+        image.write_to_target(target, _saver_options(image, encoding))
+    except pyvips.Error as error:
+        if stream is not None and stream.error is not None:
+            raise stream.error from None
+        raise OutputError(f"{encoding.label}: cannot be written ({reason(error)})") from error
+
+
+def _saver_options(image: pyvips.Image, encoding: Encoding) -> str:
+    """Return the format and its options as libvips reads them."""
+    saver = encoding.saver
+    size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
+    options = saver.options.format(quality=encoding.quality or saver.quality, big=size > 2**31)
+    keep = "icc" if encoding.strip_metadata else "all"
+    return f"{encoding.suffix.lower()}[{options},keep={keep}]"
+
+
+def _check_strips(strips: Iterable[Pixels], width: int, like: Picture) -> Iterator[Pixels]:
+    """Pass strips on, and refuse those of another width, depth or kind than they should be."""
     for strip in strips:
         if strip.shape[1:] != (width, like.bands) or strip.dtype != like.dtype:
             raise ValueError(f"a strip is {strip.dtype} {strip.shape}, not {like.dtype} (n, {width}, {like.bands})")
         yield strip
 
 
-def _finish(image: pyvips.Image, output: Output, like: Picture) -> pyvips.Image:
-    """Final size, depth and bands, and the metadata of the picture it came from."""
+def _finish(image: pyvips.Image, encoding: Encoding, like: Picture) -> pyvips.Image:
+    """Give an image its final size, depth and bands, and the metadata of the picture it came from."""
     kind = str(image.interpretation)
-    if (image.width, image.height) != (output.width, output.height):
+    if (image.width, image.height) != (encoding.width, encoding.height):
         pixels = image.premultiply() if like.alpha else image
-        pixels = pixels.resize(output.width / image.width, vscale=output.height / image.height, kernel="lanczos3")
+        pixels = pixels.resize(encoding.width / image.width, vscale=encoding.height / image.height, kernel="lanczos3")
         pixels = pixels.unpremultiply() if like.alpha else pixels
         image = pixels.rint().cast(image.format).copy(interpretation=kind)
-    if like.alpha and not output.saver.alpha:
+    if like.alpha and not encoding.saver.alpha:
         image = image.flatten(background=[65535 if image.format == "ushort" else 255])
-    if image.format == "ushort" and output.saver.bits == 8:
+    if image.format == "ushort" and encoding.saver.bits == 8:
         image = ((image + 128) / 257).floor().cast("uchar")
         image = image.copy(interpretation="b-w" if image.bands < 3 else "srgb")
     image = image.copy(xres=like.image.xres, yres=like.image.yres)
     copy_metadata(image, like.image)
-    if not output.saver.grey and image.bands < 3 and image.get_typeof("icc-profile-data"):
+    if not encoding.saver.grey and image.bands < 3 and image.get_typeof("icc-profile-data"):
         colour = image[0].icc_transform("srgb", embedded=True)
         image = colour.bandjoin(image[1]) if image.bands == 2 else colour
     return image

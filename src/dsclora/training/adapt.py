@@ -21,8 +21,9 @@ from dsclora.errors import OutputError, RecipeError
 from dsclora.networks import adapter as adapters
 from dsclora.networks import span, span_torch
 from dsclora.pictures import metrics
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.degrade import degrade
-from dsclora.pictures.pairs import Uint8, read_for_validation
+from dsclora.pictures.pairs import read_for_validation
 from dsclora.training import convlora, loop, processes
 from dsclora.training.gate import Outcome, judge
 from dsclora.training.objective import Objective, guard_patches, taught
@@ -409,7 +410,7 @@ def mean_psnr(net: nn.Module, pictures: Whole) -> float:
     """Mean PSNR of a student, merged, on whole pictures; classic-y."""
     plain = convlora.detach(net, merged=True)
     assert isinstance(plain, span_torch.Span)
-    return metrics.protocol("classic-y", plain.scale).mean_seen(span_torch.uint8_function(plain), pictures)
+    return metrics.protocol("classic-y", plain.scale).mean_capped_psnr(span_torch.uint8_function(plain), pictures)
 
 
 def _step(net: nn.Module, objective: Objective, stage: Stage) -> None:

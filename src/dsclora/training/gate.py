@@ -12,7 +12,8 @@ import torch
 from dsclora.networks import adapter as adapters
 from dsclora.networks import span, span_torch
 from dsclora.pictures import metrics
-from dsclora.pictures.pairs import Pair, Uint8, read_for_validation
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import Pair, read_for_validation
 from dsclora.training.selection import WINDOW, Sources
 
 WORTHWHILE = 0.001
@@ -21,7 +22,7 @@ WORTHWHILE = 0.001
 
 @dataclass(frozen=True)
 class Change:
-    """What an adapter does to a set of pictures, classic-y as `Protocol.seen`.
+    """What an adapter does to a set of pictures, classic-y as `Protocol.capped_psnr`.
 
     Means are over pictures: of crops of one picture their mean counts, or one of many crops would decide.
 
@@ -121,8 +122,8 @@ def judge(
         for pair, (lr, hr) in zip(pairs, pictures, strict=True):
             before, after = (run(lr) for run in runs)
             result.names.append(pair.name)
-            result.before.append(protocol.seen(before, hr))
-            result.after.append(protocol.seen(after, hr))
+            result.before.append(protocol.capped_psnr(before, hr))
+            result.after.append(protocol.capped_psnr(after, hr))
             if len(shown) < keep:
                 shown.append((pair.name, lr, before, after, hr))
         return result
@@ -133,7 +134,7 @@ def judge(
         general = change(sources.general, sources.general_groups, None, 0)
     accepted = held.interval[0] > 0 and held.gain >= WORTHWHILE
     result = {
-        "protocol": f"classic-y, at most {metrics.INVISIBLE:g} dB a picture",
+        "protocol": f"classic-y, at most {metrics.PSNR_CAP:g} dB a picture",
         "held_out": held.describe(),
         "general": general.describe() if general else None,
         "accepted": accepted,

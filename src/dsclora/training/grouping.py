@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsclora.errors import ImageError
-
-Uint8 = npt.NDArray[np.uint8]
+from dsclora.pictures.arrays import Uint8
 
 _SIDE = 64  # smaller areas are equal in different pages of text
 _DENSITY = 1024  # one area in so many is remembered

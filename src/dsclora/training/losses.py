@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dsclora.pictures.metrics import INVISIBLE
+from dsclora.pictures.metrics import PSNR_CAP
 
 
 def distance(kind: Literal["l1", "mse", "psnr"], a: Tensor, b: Tensor) -> Tensor:
@@ -15,13 +15,13 @@ def distance(kind: Literal["l1", "mse", "psnr"], a: Tensor, b: Tensor) -> Tensor
 
     "l1" is the mean absolute, "mse" the mean squared difference. "psnr" is the mean over the N of log10 of each one's
     mean squared difference, for values in 0..1: their mean PSNR in dB over -10. There an easy picture counts as much
-    as a hard one, as it does in a table; beyond `metrics.INVISIBLE` there is nothing to gain.
+    as a hard one, as it does in a table; beyond `metrics.PSNR_CAP` there is nothing to gain.
 
     To the original it is the reconstruction loss L_rec, to the teacher's picture pixel distillation L_TS
     (arXiv 2504.11271).
     """
     if kind == "psnr":
-        return ((a - b).square().flatten(1).mean(1) + 10 ** (-INVISIBLE / 10)).log10().mean()
+        return ((a - b).square().flatten(1).mean(1) + 10 ** (-PSNR_CAP / 10)).log10().mean()
     return functional.l1_loss(a, b) if kind == "l1" else functional.mse_loss(a, b)
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from dsclora import files
 from dsclora.errors import ImageError, OutputError
-from dsclora.pictures.pairs import Pair, Uint8, bind_number, read_pair
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import Pair, bind_number, read_pair
 from dsclora.pictures.read import open_picture
 from dsclora.pictures.resize import imresize
 

@@ -18,7 +18,8 @@ from dsclora.engines.choice import open_engine
 from dsclora.errors import OutputError, RecipeError, TrainingError
 from dsclora.networks import span, span_torch
 from dsclora.pictures import metrics
-from dsclora.pictures.pairs import Uint8, find_pairs, read_for_validation
+from dsclora.pictures.arrays import Uint8
+from dsclora.pictures.pairs import find_pairs, read_for_validation
 from dsclora.training import loop, losses, processes
 from dsclora.training.patches import Batch, PairStore, open_store
 from dsclora.training.recipes import PretrainRecipe, Stage, with_precision
@@ -141,7 +142,7 @@ def pretrain(
     def score(net: nn.Module) -> float:
         assert isinstance(net, span_torch.Span)
         run = span_torch.uint8_function(span_torch.collapse(net))
-        return protocol.mean_seen(run, validation)
+        return protocol.mean_capped_psnr(run, validation)
 
     fitted, psnr = loop.fit(
         net,

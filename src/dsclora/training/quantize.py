@@ -112,7 +112,7 @@ def quantize(
         return value
 
     def score(net: nn.Module) -> float:
-        return protocol.mean_seen(span_torch.uint8_function(net), validation)
+        return protocol.mean_capped_psnr(span_torch.uint8_function(net), validation)
 
     in_float, calibrated = score(teacher), score(net)
     say(f"{in_float:.4f} dB in floating point, {calibrated:.4f} dB in int8 before training")

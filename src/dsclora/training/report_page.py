@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
 from dsclora import files
+from dsclora.pictures.arrays import Uint8
 from dsclora.pictures.comparison import details
-
-Uint8 = npt.NDArray[np.uint8]
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
