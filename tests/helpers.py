@@ -116,7 +116,8 @@ class Global:
 
     name = "global"
     scale = 1
-    halo: Any = None
+    halo: int | None = None
+    multiple = 1
     tile = 512
 
     def __call__(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:

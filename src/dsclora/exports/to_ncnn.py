@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from dsclora.errors import EngineError
-from dsclora.exports.base import Converted, Float32, Layout, Precision, append_suffix, round_up
+from dsclora.exports.base import Converted, Layout, Precision, append_suffix, round_up
 from dsclora.networks import Network
+from dsclora.pictures.arrays import Float32
 
 _SHAPES = ("inputshape", "inputshape2")  # options of pnnx
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from dsclora.errors import UsageError
-from dsclora.exports.base import Converted, Float32, append_suffix
+from dsclora.exports.base import Converted, append_suffix
 from dsclora.networks import Network, span, tensor_file
 from dsclora.networks.span import SpanNetwork
+from dsclora.pictures.arrays import Float32
 
 ARCHITECTURES = ("span",)
 """The kinds of network that this target takes."""

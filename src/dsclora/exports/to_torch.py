@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dsclora.exports.base import Converted, Float32, Target, append_suffix, describe_shape, round_up
+from dsclora.exports.base import Converted, Target, append_suffix, describe_shape, round_up
 from dsclora.networks import Network
+from dsclora.pictures.arrays import Float32
 
 
 def convert(network: Network, stem: Path, target: Target, size: tuple[int, int] | None) -> Converted:

@@ -10,8 +10,9 @@ from dsclora import zoo
 from dsclora.engines import Engine
 from dsclora.engines.choice import open_engine
 from dsclora.errors import EngineError
-from dsclora.exports.base import LIMITS, Compared, Converted, Float32, Precision, Report, Run, Target, round_up
+from dsclora.exports.base import LIMITS, Compared, Converted, Precision, Report, Run, Target, round_up
 from dsclora.networks import Network
+from dsclora.pictures.arrays import Float32
 from dsclora.pictures.metrics import psnr
 from dsclora.pictures.read import find_pictures, read_rgb8
 

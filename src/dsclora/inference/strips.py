@@ -90,21 +90,16 @@ def strips(
 
 def smallest_tile(engine: Engine) -> int:
     """Return the side of the smallest window that is of use to an engine: `SMALLEST_TILE`, or what its halo needs."""
-    multiple = _multiple(engine)
+    multiple = engine.multiple
     halo = engine.halo or 0
     least = max(SMALLEST_TILE, 2 * (halo + -halo % multiple) + _SMALLEST_CORE)
     return least + -least % multiple
 
 
-def _multiple(engine: Engine) -> int:
-    multiple: int = getattr(engine, "multiple", 1)
-    return multiple
-
-
 def _strips(
     engine: Engine, source: Source, border: Border, tile: int, report: Callable[[int, int], None]
 ) -> Iterator[Pixels]:
-    scale, halo, multiple = engine.scale, engine.halo, _multiple(engine)
+    scale, halo, multiple = engine.scale, engine.halo, engine.multiple
     # where each row and column of the continued picture comes from, and which of them are the picture
     row_index, rows_inside = continued(source.height, border, multiple)
     column_index, columns_inside = continued(source.width, border, multiple)

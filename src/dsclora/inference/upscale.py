@@ -251,7 +251,7 @@ class EnginePool:
     def __init__(self, engines: Sequence[Engine]) -> None:
         first = engines[0]
         self.name, self.scale, self.halo, self.tile = first.name, first.scale, first.halo, first.tile
-        self.multiple: int = getattr(first, "multiple", 1)
+        self.multiple = first.multiple
         self._free = SimpleQueue[Engine]()
         for engine in engines:
             self._free.put(engine)
