@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dsclora.networks import adapter
 
 CLI_RECIPE = """
