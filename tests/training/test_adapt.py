@@ -45,6 +45,7 @@ adapter.write(out / "a.safetensors", outcome.adapter)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Path, optimiser: str) -> None:
     base = random_model(2, 6)
@@ -85,6 +86,7 @@ def test_pictures_at_several_sizes(pictures: Path, tmp_path: Path) -> None:
         assert [row[1:] for row in rows] == [[32, 35], [16, 17]] * count
 
 
+@pytest.mark.slow
 def test_a_teacher_of_a_larger_scale(pictures: Path, tmp_path: Path) -> None:
     """Live where features are asked for: they are as large as the base's. Else its reduced pictures are kept."""
     adapted(
@@ -100,6 +102,7 @@ def test_a_teacher_of_a_larger_scale(pictures: Path, tmp_path: Path) -> None:
     assert kept.stat().st_size == (tmp_path / "cached" / "pictures" / "hr.u8").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_path: Path) -> None:
     teacher = random_model(2, 8, seed=1)
     r = recipe(teacher_weight=1.0, iterations=2, teacher_ensemble=True)
@@ -121,6 +124,7 @@ def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_
     assert not made.training["recipe"]["teacher_ensemble"], "nobody taught"
 
 
+@pytest.mark.slow
 def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
     """On inverted colours, which pull hard, the guard's pictures keep what they look like."""
     base = adapted(recipe(iterations=150), random_model(2, 6), pictures, tmp_path / "base").adapter
@@ -175,6 +179,7 @@ def test_what_is_wrong_is_said_before_any_picture_is_looked_at(tmp_path: Path) -
     Run(tmp_path / "run", resume=True).refuse_earlier_run()
 
 
+@pytest.mark.slow
 def test_an_interrupted_start_anew_leaves_nothing_of_the_run_before(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +204,7 @@ def test_a_teacher_that_is_not_asked_is_told(pictures: Path, tmp_path: Path, cap
     assert f"the recipe has no use for a teacher: {teacher.name} is not asked" in caplog.messages
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path) -> None:
     script = TRAIN.format(paths=[str(ROOT / "tests")], images=str(pictures))
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
@@ -228,6 +234,7 @@ def _stamp(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_budgets(pictures: Path, tmp_path: Path) -> None:
     base = random_model(2, 6)
     two = recipe().model_copy(update={"stages": [recipe(iterations=30).stages[0], recipe(iterations=10).stages[0]]})
@@ -241,6 +248,7 @@ def test_budgets(pictures: Path, tmp_path: Path) -> None:
     assert factor != 1
 
 
+@pytest.mark.slow
 def test_going_on_from_an_adapter(pictures: Path, tmp_path: Path) -> None:
     base = random_model(2, 6)
     first = adapted(recipe(), base, pictures, tmp_path / "a")

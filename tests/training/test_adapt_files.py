@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dsclora.networks import adapter
 
 CLI_RECIPE = """
@@ -28,6 +30,7 @@ def cli(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_line(pictures: Path, model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(CLI_RECIPE)
     target = tmp_path / "out" / "mine.safetensors"
@@ -49,6 +52,7 @@ def test_the_command_line(pictures: Path, model_file: Path, tmp_path: Path) -> N
     assert "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: Path) -> None:
     """At a learning rate of nothing there is no gain."""
     (tmp_path / "r.toml").write_text(CLI_RECIPE.replace("5e-3", "1e-12\nfinal_learning_rate = 0"))
@@ -61,6 +65,7 @@ def test_a_rejected_adapter_exits_3(pictures: Path, model_file: Path, tmp_path: 
     assert "Rejected" in (tmp_path / "mine.rejected.html").read_text()
 
 
+@pytest.mark.slow
 def test_wrong_usage(pictures: Path, model_file: Path, tmp_path: Path) -> None:
     done = cli(pictures, "-o", tmp_path / "x.html")
     assert done.returncode == 2

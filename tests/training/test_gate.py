@@ -14,6 +14,7 @@ from helpers import random_model
 from helpers_training import adapted, recipe
 
 
+@pytest.mark.slow
 def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = adapted(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
@@ -41,6 +42,7 @@ def test_an_interval_of_few_values_covers_as_often_as_it_says(confidence: float,
     assert np.mean([low <= 0 <= high for low, high in intervals]) == pytest.approx(confidence, abs=0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("confidence", "most"), [(0.95, 0.03), (0.99, 0.007)])
 @pytest.mark.parametrize("count", [8, 10, 20])
 def test_the_bootstrap_accepts_nothing_gained_no_oftener_than_it_says(

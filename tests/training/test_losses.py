@@ -121,6 +121,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_a_tenth_of_the_definitions() -> None:
     """At 64 x 64, batch 4, two taps."""

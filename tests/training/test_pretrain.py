@@ -58,6 +58,7 @@ pretrain.pretrain(recipe, base / "train", base / "valid", run.Run(Path(sys.argv[
 """
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     text = PRETRAIN.replace("iterations = 16", "iterations = 250").replace("validate_every = 10", "validate_every = 50")
     logged: list[Progress] = []
@@ -73,6 +74,7 @@ def test_it_learns(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     assert rows[-1]["step"] == rows[-1]["steps"] == 258
 
 
+@pytest.mark.slow
 def test_soap_learns_faster_and_trains_the_plain_network(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     def trained(text: str, name: str) -> pretrain.Outcome:
         text = text.replace("iterations = 16", "iterations = 100").replace("rate = 2e-3", "rate = 6e-3")
@@ -83,6 +85,7 @@ def test_soap_learns_faster_and_trains_the_plain_network(tmp_path: Path, folders
     assert sorted(state) == sorted(span_torch.Span(6, 2).state_dict())
 
 
+@pytest.mark.slow
 def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(2, 8)
     text = PRETRAIN.replace("warmup = 4", "warmup = 4\nteacher_weight = 1.0\nhr_weight = 0.0")
@@ -97,6 +100,7 @@ def test_a_teacher_pulls(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     assert outcome.model.sha256 != alone.model.sha256
 
 
+@pytest.mark.slow
 def test_it_starts_where_another_model_is(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     text = PRETRAIN.replace("warmup = 4", "").replace("2e-3", "1e-9").replace("1e-3", "1e-9")
     first = train(load(tmp_path, PRETRAIN), folders, tmp_path / "a")
@@ -112,6 +116,7 @@ def test_it_starts_where_another_model_is(tmp_path: Path, folders: tuple[Path, P
         train(load(tmp_path, text), folders, tmp_path / "c", start=moved)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch, of itself
 def test_compiled_it_learns_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:
@@ -127,6 +132,7 @@ def test_nothing_to_compile_with(tmp_path: Path, folders: tuple[Path, Path], mon
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "a", compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [PRETRAIN, SOAP], ids=["adam", "soap"])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path], recipe: str) -> None:
     text = recipe.replace("iterations = 16", "iterations = 24").replace("checkpoint_every = 4", "checkpoint_every = 8")
@@ -309,6 +315,7 @@ loss = "mse"
 """Two parts: the second on other pictures, by another optimiser, in another form, taught."""
 
 
+@pytest.mark.slow
 def test_a_chain_in_one_file_equals_its_parts(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     """Each part begins with the best weights of the one before, as with --start; bit for bit."""
     teacher, reported = random_model(2, 8, seed=1), list[Progress]()
@@ -328,6 +335,7 @@ def test_a_chain_in_one_file_equals_its_parts(tmp_path: Path, folders: tuple[Pat
     assert steps[-1] == 42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [20, 24, 30, 36])
 def test_a_chain_resumed_equals_uninterrupted(tmp_path: Path, folders: tuple[Path, Path], stop: int) -> None:
     """Interrupted in the first part, at its end, before the second part's first checkpoint, and after it."""

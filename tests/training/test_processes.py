@@ -88,6 +88,7 @@ def curve(log: Path) -> dict[int, float]:
 
 
 # SOAP at 2e-3 makes of gradients that differ by 1e-6 losses that differ by 1e-3; at 2e-4, by 1e-4 (measured)
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimiser", "rate"), [("adam", "2e-3"), ("soap", "2e-4")])
 def test_two_processes_train_what_one_does(work: Path, optimiser: str, rate: str) -> None:
     (work / "recipe.toml").write_text(f'optimiser = "{optimiser}"\n{RECIPE.replace("2e-3", rate)}')
@@ -101,6 +102,7 @@ def test_two_processes_train_what_one_does(work: Path, optimiser: str, rate: str
     assert second.training["validation"]["psnr"] == pytest.approx(first.training["validation"]["psnr"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_killed_on_two_and_resumed_on_one(work: Path) -> None:
     run([*ALONE, *pretrain("one")], work)
     process = subprocess.Popen([*TOGETHER, "-m", "--", "dsclora", *pretrain("two")], cwd=work, env=ONE_THREAD)
@@ -128,6 +130,7 @@ def on_two_hosts(work: Path, arguments: Callable[[str], list[str]]) -> None:
     assert [host.wait(timeout=200) for host in hosts] == [0, 0]
 
 
+@pytest.mark.slow
 def test_hosts_that_share_no_files(work: Path) -> None:
     (work / "recipe.toml").write_text(SHORT)
     on_two_hosts(work, pretrain)
@@ -135,6 +138,7 @@ def test_hosts_that_share_no_files(work: Path) -> None:
     assert [path.parent.name for path in work.glob("?/checkpoint.pt")] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_plan_of_the_first_host(work: Path) -> None:
     command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors", "--minutes", "0.1"]
     on_two_hosts(work, lambda name: [*command, "-o", f"{name}.safetensors"])
@@ -145,6 +149,7 @@ def test_a_resumed_run_keeps_the_plan_of_the_first_host(work: Path) -> None:
     assert all(np.array_equal(made[conv].b, again[conv].b) for conv in made), "it had come to its end"
 
 
+@pytest.mark.slow
 def test_processes_with_other_recipes(work: Path) -> None:
     (work / "recipe0.toml").write_text(RECIPE)
     (work / "recipe1.toml").write_text(RECIPE.replace("2e-3", "1e-3"))
@@ -157,12 +162,14 @@ def test_processes_with_other_recipes(work: Path) -> None:
     assert "internal error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_start_is_not_taken_for_an_option_of_torchrun(work: Path) -> None:
     (work / "recipe.toml").write_text(SHORT)
     run([*TOGETHER, "-m", "--", "dsclora", *pretrain("two"), "--start", "base.safetensors"], work)
     assert span.read(work / "two" / "model.safetensors").training["start_sha256"]
 
 
+@pytest.mark.slow
 def test_adapt_on_two_processes(work: Path) -> None:
     command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors"]
     command += ["--teacher", "teacher.safetensors", "--guard", "guard"]
@@ -174,6 +181,7 @@ def test_adapt_on_two_processes(work: Path) -> None:
     assert json.loads(done.stdout)["parameters"] > 0, "one object, from one of them"
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared(work: Path) -> None:
     (work / "recipe.toml").write_text(RECIPE.replace("batch = 4", "batch = 3"))
     done = subprocess.run(

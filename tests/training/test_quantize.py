@@ -138,6 +138,7 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "train", tmp_path / "valid"
 
 
+@pytest.mark.slow
 def test_training_goes_from_pictures_to_an_int8_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     avoid_overflow(monkeypatch)
     model, folders = random_model(), pictures(tmp_path)
@@ -163,6 +164,7 @@ def test_the_optimiser_is_the_recipes(tmp_path: Path) -> None:
     assert any("factor0" in state for state in saved["optimiser"]["state"].values())
 
 
+@pytest.mark.slow
 def test_the_bundled_adapter_holds(tmp_path: Path) -> None:
     added = zoo.load_adapter("span-x4-int8")
     merged = adapter.merge(zoo.load("span-x4"), [(added, 1.0)])
@@ -196,6 +198,7 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_command_line(model_file: Path, tmp_path: Path) -> None:
     train, valid = pictures(tmp_path)
     made = tmp_path / "made.safetensors"
