@@ -1,9 +1,10 @@
 """Progress on stderr: a bar with rate and time left on a terminal; elsewhere only the lines that matter."""
 
+import json
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -12,6 +13,21 @@ if TYPE_CHECKING:
 def printable(text: str) -> str:
     """Text for a terminal, one line: control characters, which file names may hold, are written as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    print(f"dsclora: {printable(text)}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON object on stdout."""
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def or_none(value: float) -> float | None:
+    """JSON has no infinity (the PSNR of equal pictures) and no NaN (the SSIM of tiny ones)."""
+    return value if abs(value) < float("inf") else None
 
 
 class Meter:

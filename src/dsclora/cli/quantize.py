@@ -1,0 +1,81 @@
+"""`dsclora quantize`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dsclora.cli.console import print_json
+from dsclora.cli.options import JsonOption, TrainThreadsOption, VerboseOption
+from dsclora.errors import MissingExtraError, UsageError
+
+
+def quantize(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, such as the model will see.")
+    ],
+    valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Adapter file to write.")],
+    base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe, zoo/int8.toml.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    threads: TrainThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train an adapter that keeps the picture in int8, for `dsclora export --precision int8`.
+
+    Example: dsclora quantize photos/ --valid held-out/ -o span-x4-int8.safetensors
+    """
+    try:
+        import torch
+
+        from dsclora import zoo
+        from dsclora.networks import adapter
+        from dsclora.training import patches, recipes
+        from dsclora.training import quantize as verb
+    except ImportError as error:
+        raise MissingExtraError("torch", "train", "training") from error
+    from dsclora.cli.console import Meter
+
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise UsageError(f"{output}: an adapter's file ends in .safetensors")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already; choose another --output or pass --overwrite")
+    loaded = recipes.load_adapt(recipe or zoo.int8_recipe())
+    if iterations is not None:
+        whole = sum(stage.iterations for stage in loaded.stages)
+        loaded = loaded.model_copy(update={"stages": recipes.scaled(loaded.stages, iterations / whole)})
+    if threads is not None:
+        torch.set_num_threads(threads)
+    steps = sum(stage.iterations for stage in loaded.stages)
+    with Meter(steps, "iteration") as meter:
+
+        def report(progress: Any) -> None:
+            meter.at(progress.step, progress.step, f"loss {progress.loss:.5f}")
+            if progress.score is not None:
+                meter.say(f"{progress.step}/{steps}  {progress.score:.4f} dB in int8 (best {progress.best:.4f})")
+
+        outcome = verb.quantize(
+            loaded,
+            zoo.load(base),
+            images,
+            valid,
+            output.with_suffix(".run"),
+            resume=resume,
+            overwrite=overwrite,
+            report=report,
+            say=meter.say,
+        )
+    adapter.write(output, outcome.adapter, overwrite)
+    patches.discard(output.with_suffix(".run") / "pictures")
+    figures = {"float": outcome.base, "calibrated": outcome.calibrated, "trained": outcome.trained}
+    if as_json:
+        print_json({"output": output, "psnr": figures})
+    else:
+        print(f"{output}: int8 {outcome.trained - outcome.base:+.4f} dB from floating point ({outcome.base:.4f}); "
+              f"without training {outcome.calibrated - outcome.base:+.4f}")  # fmt: skip
