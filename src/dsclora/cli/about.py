@@ -1,36 +1,60 @@
 """The verbs that say what there is: models, doctor."""
 
-from dsclora.cli.console import print_json
-from dsclora.cli.options import JsonOption, VerboseOption
+from typing import TYPE_CHECKING
+
+from dsclora.cli.console import print_json, wants_json
+from dsclora.cli.tables import print_facts, print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def models(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
-    """List the bundled models, and the adapters of them.
+def models() -> None:
+    """List the bundled models and adapters.
 
     Example: dsclora models
     """
     from dsclora import zoo
     from dsclora.networks import adapter, span
+    from dsclora.zoo.figures import load_figures
 
-    rows = [span.describe(zoo.load(name)) for name in zoo.names()]
-    adapters = [adapter.describe(zoo.load_adapter(name)) for name in zoo.adapter_names()]
-    if as_json:
-        print_json({"default": zoo.DEFAULT, "models": rows, "adapters": adapters})
+    networks = [zoo.load(name) for name in zoo.names()]
+    adapters = [zoo.load_adapter(name) for name in zoo.adapter_names()]
+    if wants_json():
+        print_json(
+            {
+                "default": zoo.DEFAULT,
+                "models": [span.describe(each) for each in networks],
+                "adapters": [adapter.describe(each) for each in adapters],
+            }
+        )
         return
-    for row in rows:
-        mark = " (default)" if row["name"] == zoo.DEFAULT else ""
-        print(f"{row['name']}{mark}: x{row['scale']}, {row['channels']} channels, {row['parameters']:,} parameters")
-    for row in adapters:
-        if row["int8"]:
-            print(f"{row['name']}: adapter of {row['training']['base']}, for `dsclora export --precision int8`")
-            continue
-        gain = row["training"]["result"]["held_out"]["gain"]
-        print(f"{row['name']}: adapter of {row['training']['base']} {zoo.purpose(row['name'])}, {gain:+.2f} dB")
-    print("gains: on pictures held out, of which some are clean; what an adapter costs on clean ones is in its card,")
-    print(zoo.adapters())
+    figures = load_figures()
+    rows = []
+    for network in networks:
+        purpose = f"photographs; {network.parameters:,} parameters"
+        name = f"{network.name} (default)" if network.name == zoo.DEFAULT else network.name
+        rows.append(
+            [name, f"x{network.scale}", purpose, "", "", network.license, _kilobytes(zoo.file_of(network.name))]
+        )
+    for each in adapters:
+        measured = figures.get(each.name)
+        gain, clean = (f"{measured.gain:+.2f}", f"{measured.clean:+.2f}") if measured else ("", "")
+        purpose = zoo.purpose(each.name).removeprefix("for ")
+        if each.ranges:
+            purpose = "`dsclora export --precision int8`"
+        size = _kilobytes(zoo.file_of(each.name))
+        rows.append([each.name, f"x{each.scale}", purpose, gain, clean, each.license, size])
+    print_table(["name", "scale", "for", ">gain, dB", ">clean, dB", "licence", ">kB"], rows)
+    print("gain: on damaged pictures, pages or comics; clean: what the adapter costs clean photographs (PSNR-Y, Set14)")
+    print(f"what the figures are of, data and limits: the cards in {zoo.adapters()}")
 
 
-def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+def _kilobytes(path: "Path") -> str:
+    return f"{path.stat().st_size / 1000:.0f}"
+
+
+def doctor() -> None:
     """Say what is on this machine, what is used of it, and why.
 
     Example: dsclora doctor
@@ -38,19 +62,23 @@ def doctor(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     from dsclora.measure.doctor import examine
 
     facts = examine()
-    if as_json:
+    if wants_json():
         print_json(facts)
         return
-    for key in ("dsclora", "python", "platform", "libvips", "cores"):
-        print(f"{key:<10} {facts[key]}")
-    print(f"{'cpu':<10} {facts['cpu']['name']} ({' '.join(facts['cpu']['features']) or 'no known extensions'})")
+    system = {key: str(facts[key]) for key in ("dsclora", "python", "platform", "libvips", "cores")}
+    system["cpu"] = f"{facts['cpu']['name']} ({' '.join(facts['cpu']['features']) or 'no known extensions'})"
+    print_facts(system)
+    print()
+    runtimes = []
     for row in facts["runtimes"]:
-        state = f"{row['version']} on {', '.join(row['devices'])}" if row["installed"] else f"no: {row['install']}"
+        devices = ", ".join(row["devices"]) if row["installed"] else ""
+        note = "" if row["installed"] else row["install"]
         if "kernels" in row:
-            state += f" ({row['kernels'][0]})" if row["kernels"] else " (not usable on this processor)"
-        print(f"{row['engine']:<12} {state}{'  <- used' if row['used'] else ''}")
-    print(f"{'why':<10} {facts['why']}")
+            note = row["kernels"][0] if row["kernels"] else "not usable on this processor"
+        used = "<- used" if row["used"] else ""
+        runtimes.append([row["engine"], row["version"] if row["installed"] else "no", devices, note, used])
+    print_table(["engine", "version", "devices", "kernel, or how to install", ""], runtimes)
+    print()
     training = ", ".join(f"{k} {v or 'not installed'}" for k, v in facts["training"].items())
     precision = f"; on the CPU in {facts['cpu_trains_in']}" if facts["cpu_trains_in"] else ""
-    print(f"{'training':<10} {training}{precision}")
-    print(f"{'models':<10} {', '.join(facts['models'])}")
+    print_facts({"why": facts["why"], "training": training + precision, "models": ", ".join(facts["models"])})

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dsclora.cli.console import print_json, say
-from dsclora.cli.options import JsonOption, TrainDeviceOption, TrainThreadsOption, VerboseOption
-from dsclora.errors import MissingExtraError, UsageError
+from dsclora.cli.console import Meter, is_verbose, print_json, say, wants_json
+from dsclora.cli.options import BaseOption, OverwriteOption, ResumeOption, TrainDeviceOption, TrainThreadsOption
+from dsclora.errors import UsageError, needs_extra
 
 
 def adapt(
@@ -16,41 +16,52 @@ def adapt(
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Folder of HR pictures, or with HR/ and LRx4/ (or LRx2/, LRx3/).")
     ],
-    base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
+    base: BaseOption = "span-x4",
     teacher: Annotated[
         str | None,
         typer.Option(
             "--teacher",
+            metavar="NAME|FILE",
             help="A stronger model of this scale or a larger one, any width, to distil from. "
-            "Default: with --guard and a bundled base, span-x4-wide.",
+            "Default: with --guard and a bundled base span-x4-wide, else none.",
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Adapter file to write. Default: IMAGES.safetensors.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Scale the recipe to this time.")] = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Scale it to this many steps.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="TOML file. Default: the bundled recipe, zoo/adapt.toml.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="Scale the recipe to this time. Default: as long as it takes.")
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option("--iterations", min=1, help="Scale the recipe to this many steps. Default: the recipe's."),
+    ] = None,
     valid: Annotated[
-        Path | None, typer.Option("--valid", help="Judge on these pictures instead of holding out a part of IMAGES.")
+        Path | None, typer.Option("--valid", help="Pictures to judge by. Default: a part of IMAGES, held out.")
     ] = None,
     guard: Annotated[
-        Path | None, typer.Option("--guard", help="Pictures of other kinds, mixed in so that they are not forgotten.")
+        Path | None,
+        typer.Option(
+            "--guard", help="Pictures of other kinds, mixed in so that they are not forgotten. Default: none."
+        ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--start", help="Go on from this adapter of the same base: a bundled one's name or a file."),
+        typer.Option(
+            "--start", metavar="NAME|FILE", help="Go on from this adapter of the same base. Default: from nothing."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
-    ] = False,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     device: TrainDeviceOption = "cpu",
     threads: TrainThreadsOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
-    """Adapt a base model to your pictures; saved only if it beats the base on pictures held out.
+    """Adapt a base model to your pictures.
+
+    It is saved only if it beats the base on pictures held out.
 
     Exit code 3: it does not; the attempt is kept as NAME.rejected.safetensors, its report as NAME.rejected.html.
 
@@ -58,7 +69,7 @@ def adapt(
 
     On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora adapt ... (whose exit code is 0 or 1 alone)
     """
-    try:
+    with needs_extra("train", "training"):
         import torch
 
         from dsclora import zoo
@@ -66,10 +77,7 @@ def adapt(
         from dsclora.training import adapt as verb
         from dsclora.training import patches, processes, recipes, report_page
         from dsclora.training.selection import find_sources
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
-    from dsclora.cli.console import Meter
-
+    as_json, verbose = wants_json(), is_verbose()
     begin = time.monotonic()
     if minutes is not None and iterations is not None:
         raise UsageError("--minutes and --iterations exclude each other")

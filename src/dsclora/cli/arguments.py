@@ -1,15 +1,22 @@
-"""What the words of the command line mean: boxes, adapters with strengths, a model with adapters."""
+"""Meaning of the words of the command line: boxes, adapters with strengths, a network with adapters."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dsclora.errors import UsageError
 
+if TYPE_CHECKING:
+    from dsclora.networks.adapter import Adapter
+    from dsclora.networks.span import SpanNetwork
 
-def parse_box(text: str | None, option: str) -> tuple[int, int] | None:
-    """Return (width, height) of `WIDTHxHEIGHT`."""
-    if text is None:
-        return None
+
+def parse_box(text: str, option: str) -> tuple[int, int]:
+    """Return (width, height) of `WIDTHxHEIGHT`.
+
+    Raises:
+        UsageError: it is something else; names the option.
+    """
     try:
         width, height = (int(part) for part in text.lower().split("x"))
         if min(width, height) < 1:
@@ -19,8 +26,13 @@ def parse_box(text: str | None, option: str) -> tuple[int, int] | None:
     return width, height
 
 
-def parse_adapters(texts: list[str]) -> list[tuple[Any, float]]:
-    """Adapters, `FILE` or `FILE:STRENGTH`, with their strengths."""
+def parse_adapters(texts: Sequence[str]) -> "list[tuple[Adapter, float]]":
+    """Load adapters, each `FILE` or `FILE:STRENGTH`, with their strengths.
+
+    Raises:
+        UsageError: a strength is not a number, or absurd.
+        ModelError: an adapter is refused.
+    """
     from dsclora import zoo
 
     parsed = []
@@ -38,10 +50,36 @@ def parse_adapters(texts: list[str]) -> list[tuple[Any, float]]:
     return parsed
 
 
-def load_model(model: str | None, added: list[tuple[Any, float]], factor: float | None = None) -> Any:
-    """A base (by default the one for the adapters or the factor) with adapters added."""
+def is_adapter_name(model: str) -> bool:
+    """Return whether what is given as a model is a bundled adapter's name, with a strength or without."""
+    from dsclora import zoo
+
+    return model.partition(":")[0] in zoo.adapter_names()
+
+
+def load_network(
+    model: str | None, adapters: Sequence[str] | None, factor: float | None = None
+) -> "tuple[SpanNetwork, list[Adapter]]":
+    """Load a base with adapters added.
+
+    Args:
+        model: a bundled model's name or a file; or a bundled adapter's name, which is then added to its base. By
+            default the base is the one for the adapters or the factor.
+        adapters: each FILE or FILE:STRENGTH.
+        factor: of the enlargement, if it is known.
+
+    Returns:
+        The network, and the adapters that are in it.
+
+    Raises:
+        UsageError, ModelError: as `parse_adapters`; the model is refused, or an adapter is of another base.
+    """
     from dsclora import zoo
     from dsclora.networks import adapter
 
-    content = zoo.load(model or zoo.suited(factor, added[0][0] if added else None))
-    return adapter.merge(content, added) if added else content
+    texts, base_name = list(adapters or []), model
+    if model is not None and is_adapter_name(model):
+        texts, base_name = [model, *texts], None
+    added = parse_adapters(texts)
+    base = zoo.load(base_name or zoo.suited(factor, added[0][0] if added else None))
+    return (adapter.merge(base, added) if added else base), [each for each, _ in added]

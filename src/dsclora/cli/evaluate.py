@@ -1,23 +1,26 @@
-"""`dsclora evaluate`."""
+"""`dsclora evaluate`: PSNR and SSIM over a folder."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dsclora.cli.arguments import load_model, parse_adapters
-from dsclora.cli.console import or_none, print_json, printable
+from dsclora.cli.arguments import load_network
+from dsclora.cli.console import Meter, or_none, print_json, printable, say, wants_json
 from dsclora.cli.options import (
     AdapterOption,
     DeviceOption,
     EngineOption,
-    JsonOption,
     ModelOption,
+    OverwriteOption,
     PrecisionOption,
     ThreadsOption,
-    VerboseOption,
 )
 from dsclora.errors import DscloraError, UsageError
+
+if TYPE_CHECKING:
+    from dsclora.measure.evaluate import Score
+    from dsclora.networks.span import SpanNetwork
 
 
 def evaluate(
@@ -29,23 +32,27 @@ def evaluate(
     protocol: Annotated[
         Literal["classic-y", "ntire-rgb"], typer.Option("--protocol", help="How the figures are computed.")
     ] = "classic-y",
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows there too.")] = None,
-    grid: Annotated[
-        Path | None, typer.Option("--grid", help="Write a PNG: bicubic, model and original of every detail.")
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows there too. Default: nowhere.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing --csv and --grid files.")] = False,
+    grid: Annotated[
+        Path | None,
+        typer.Option(
+            "--grid",
+            metavar="FILE",
+            help="Write a PNG: bicubic, model and original of every detail. Default: none.",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Measure PSNR and SSIM over a folder.
 
     Example: dsclora evaluate Set5 --model span-x4 --protocol classic-y
     """
-    from dsclora.cli.console import Meter
     from dsclora.engines.choice import open_engine
     from dsclora.measure import evaluate as verb
     from dsclora.pictures import comparison, metrics
@@ -56,18 +63,18 @@ def evaluate(
             raise UsageError(f"{path}: exists already; choose another name or pass --overwrite")
     if csv is not None and csv == grid:
         raise UsageError(f"--csv and --grid are both {csv}; name two files")
-    content = load_model(model, parse_adapters(adapter or []))
-    running = open_engine(content, engine, precision, device, threads)
-    chosen = metrics.protocol(protocol, content.scale)
-    pairs = find_pairs(images, content.scale)
-    scores: list[verb.Score] = []
+    network, _ = load_network(model, adapter)
+    running = open_engine(network, engine, precision, device, threads)
+    chosen = metrics.protocol(protocol, network.scale)
+    pairs = find_pairs(images, network.scale)
+    scores: list[Score] = []
     failures: list[str] = []
     details = []
     with Meter(len(pairs), "picture") as meter:
-        for item in verb.evaluate(lambda lr: verb.as_published(running, lr), pairs, content.scale, chosen):
+        for item in verb.evaluate(lambda lr: verb.as_published(running, lr), pairs, network.scale, chosen):
             if isinstance(item, verb.Failure):
                 failures.append(item.error)
-                meter.say(f"error: {item.error}")
+                say(f"error: {item.error}")
                 continue
             scores.append(item.score)
             if grid is not None:
@@ -75,27 +82,32 @@ def evaluate(
             meter.at(len(scores) + len(failures), len(scores), item.score.name)
     if not scores:
         raise DscloraError(f"{images}: no picture could be measured")
-    psnr, ssim = verb.mean(scores)
     lr_from = "given" if pairs[0].lr is not None else "MATLAB-exact bicubic of HR"
-    spelled = chosen.describe() | {"lr": lr_from, "engine": running.name}
-    if as_json:
-        facts = {"name": content.name, "scale": content.scale, "sha256": content.sha256}
+    _print(network, scores, failures, chosen.describe() | {"lr": lr_from, "engine": running.name})
+    if csv is not None:  # what is measured has been told, should they not be writable
+        verb.write_csv(csv, scores, overwrite)
+    if grid is not None:
+        comparison.write_grid(grid, details, ["bicubic", network.name, "original"], overwrite)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _print(network: "SpanNetwork", scores: "list[Score]", failures: list[str], protocol: dict[str, Any]) -> None:
+    from dsclora.measure.evaluate import mean
+
+    psnr, ssim = mean(scores)
+    if wants_json():
+        facts = {"name": network.name, "scale": network.scale, "sha256": network.sha256}
         print_json(
             {
-                "protocol": spelled,
-                "model": facts | {"parameters": content.parameters},
+                "protocol": protocol,
+                "model": facts | {"parameters": network.parameters},
                 "mean": {"psnr": or_none(psnr), "ssim": or_none(ssim)},
                 "images": [{"name": s.name, "psnr": or_none(s.psnr), "ssim": or_none(s.ssim)} for s in scores],
                 "failed": failures,
             }
         )
-    else:
-        for s in scores:
-            print(f"{printable(s.name):<40} {s.psnr:8.4f} dB  {s.ssim:.5f}")
-        print(f"{f'mean of {len(scores)}':<40} {psnr:8.4f} dB  {ssim:.5f}")
-        print(f"{printable(content.name)}; " + "; ".join(f"{k}: {v}" for k, v in spelled.items()))
-    if csv is not None:  # what is measured has been told, should they not be writable
-        verb.write_csv(csv, scores, overwrite)
-    if grid is not None:
-        comparison.write_grid(grid, details, ["bicubic", content.name, "original"], overwrite)
-    raise typer.Exit(1 if failures else 0)
+        return
+    for s in scores:
+        print(f"{printable(s.name):<40} {s.psnr:8.4f} dB  {s.ssim:.5f}")
+    print(f"{f'mean of {len(scores)}':<40} {psnr:8.4f} dB  {ssim:.5f}")
+    print(f"{printable(network.name)}; " + "; ".join(f"{k}: {v}" for k, v in protocol.items()))

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dsclora.cli.console import print_json, say
-from dsclora.cli.options import JsonOption, TrainDeviceOption, TrainThreadsOption, VerboseOption
-from dsclora.errors import MissingExtraError
+from dsclora.cli.console import Meter, is_verbose, print_json, say, wants_json
+from dsclora.cli.options import ResumeOption, TrainDeviceOption, TrainThreadsOption
+from dsclora.errors import needs_extra
 
 
 def pretrain(
@@ -16,22 +16,28 @@ def pretrain(
     train: Annotated[Path, typer.Option("--train", help="Folder of HR pictures to train on.")],
     valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="A larger model of this scale or above, for pixel distillation.")
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="NAME|FILE",
+            help="A larger model of this scale or above, for pixel distillation. Default: none.",
+        ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--start", help="Begin with this model's weights: of the same width, any scale.")
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="NAME|FILE",
+            help="Begin with this model's weights: of the same width, any scale. Default: random ones.",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/RECIPE.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after an interruption; on a CPU, bit for bit.")
-    ] = False,
+    resume: ResumeOption = False,
     device: TrainDeviceOption = "cpu",
     compile: Annotated[
-        bool, typer.Option("--compile", help="By torch.compile: a little faster, in a long run.")
+        bool, typer.Option("--compile", help="Compile the network by torch.compile: a little faster, in a long run.")
     ] = False,
     threads: TrainThreadsOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Train a base model, from scratch or from another model's weights.
 
@@ -39,16 +45,13 @@ def pretrain(
 
     On several processes or hosts: torchrun --nproc-per-node 2 -m -- dsclora pretrain ...
     """
-    try:
+    with needs_extra("train", "training"):
         import torch
 
         from dsclora import zoo
         from dsclora.training import loop, patches, processes, recipes
         from dsclora.training import pretrain as verb
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
-    from dsclora.cli.console import Meter
-
+    as_json, verbose = wants_json(), is_verbose()
     loaded = recipes.load_pretrain(recipe)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dsclora.cli.console import print_json
-from dsclora.cli.options import JsonOption, TrainThreadsOption, VerboseOption
-from dsclora.errors import MissingExtraError, UsageError
+from dsclora.cli.console import Meter, print_json, wants_json
+from dsclora.cli.options import BaseOption, OverwriteOption, ResumeOption, TrainThreadsOption
+from dsclora.errors import UsageError, needs_extra
 
 
 def quantize(
@@ -16,32 +16,31 @@ def quantize(
     ],
     valid: Annotated[Path, typer.Option("--valid", help="Folder of HR pictures to choose the best weights on.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Adapter file to write.")],
-    base: Annotated[str, typer.Option("--base", "-b", help="A bundled model's name or a model file.")] = "span-x4",
+    base: BaseOption = "span-x4",
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="TOML file instead of the bundled recipe, zoo/int8.toml.")
+        Path | None, typer.Option("--recipe", help="TOML file. Default: the bundled recipe, zoo/int8.toml.")
     ] = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Instead of the recipe's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=1, help="Steps of training. Default: the recipe's.")
+    ] = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     threads: TrainThreadsOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
-    """Train an adapter that keeps the picture in int8, for `dsclora export --precision int8`.
+    """Train an adapter that keeps the picture in int8.
+
+    It is for `dsclora export --precision int8`.
 
     Example: dsclora quantize photos/ --valid held-out/ -o span-x4-int8.safetensors
     """
-    try:
+    with needs_extra("train", "training"):
         import torch
 
         from dsclora import zoo
         from dsclora.networks import adapter
         from dsclora.training import patches, recipes
         from dsclora.training import quantize as verb
-    except ImportError as error:
-        raise MissingExtraError("torch", "train", "training") from error
-    from dsclora.cli.console import Meter
-
+    as_json = wants_json()
     if output.suffix != ".safetensors" or output.is_dir():
         raise UsageError(f"{output}: an adapter's file ends in .safetensors")
     if output.exists() and not overwrite:

@@ -26,7 +26,8 @@ READABLE = frozenset(
 )
 """Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
 
-_LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")  # as libvips calls its classes
+LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")  # as libvips calls its classes
+SUPPORTED = "JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF"
 
 _GREY = ("b-w", "grey16")
 
@@ -203,9 +204,11 @@ def _load(path: Path, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
         found = pyvips.vips_lib.vips_foreign_find_load_source(opened.pointer)
         loader = pyvips.ffi.string(found).decode().removeprefix("VipsForeignLoad") if found else ""
-        if found and not loader.startswith(_LOADERS):
+        if found and not loader.startswith(LOADERS):
             kind = loader.removesuffix("Source").lower()
-            raise ImageError(f"{path}: is a {kind} file; supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF")
+            raise ImageError(f"{path}: is a {kind} file; supported are {SUPPORTED}")
+        if not found:
+            raise ImageError(f"{path}: not a picture, or of no supported kind; supported are {SUPPORTED}")
         gain_map = loader.startswith("Uhdr")
         if not gain_map:
             image = pyvips.Image.new_from_source(opened, "", access=access, fail_on="error")

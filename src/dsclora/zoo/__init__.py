@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from dsclora.errors import ModelError
+from dsclora.errors import ModelError, did_you_mean
 from dsclora.networks import adapter, span
 
 DEFAULT = "span-x4"
@@ -45,6 +45,12 @@ def load_adapter(name: str) -> adapter.Adapter:
 def adapters() -> Path:
     """Folder of the bundled adapters and their cards."""
     return _folder() / "adapters"
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a bundled model or adapter."""
+    folder = _folder() if name in names() else adapters()
+    return folder / f"{name}.safetensors"
 
 
 def purpose(name: str) -> str:
@@ -96,8 +102,9 @@ def _find(name: str, folder: Path, kind: str, bundled: list[str]) -> Path:
     path = Path(name)
     if os.path.exists(path) or path.suffix:  # noqa: PTH110 (never raises)
         return path
+    near = did_you_mean(name.partition(":")[0], [*bundled, *names(), *adapter_names()])
     known = f"bundled: {', '.join(bundled)}" if bundled else "none is bundled"
-    raise ModelError(f"no bundled {kind} is called {name!r}, and no such file exists; {known}")
+    raise ModelError(f"no bundled {kind} is called {name!r}{near}, and no such file exists; {known}")
 
 
 def _folder() -> Path:
