@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from dsclora.cli.console import print_json, wants_json
-from dsclora.cli.tables import print_facts, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +14,7 @@ def models() -> None:
     Example: dsclora models
     """
     from dsclora import zoo
+    from dsclora.cli.tables import print_table
     from dsclora.networks import adapter, span
     from dsclora.zoo.figures import load_figures
 
@@ -55,10 +55,11 @@ def _kilobytes(path: "Path") -> str:
 
 
 def doctor() -> None:
-    """Say what is on this machine, what is used of it, and why.
+    """Say what is used of this machine, and why.
 
     Example: dsclora doctor
     """
+    from dsclora.cli.tables import print_facts, print_table
     from dsclora.measure.doctor import examine
 
     facts = examine()

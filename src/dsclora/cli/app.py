@@ -2,52 +2,30 @@
 
 import errno
 import io
-import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import dsclora
-from dsclora.cli import about, adapt, console, evaluate, export, pretrain, profile, quantize, upscale, weights
+from dsclora.cli import console
 from dsclora.cli.console import say
 from dsclora.cli.interruption import ending_signals
-from dsclora.cli.options import with_shared_options
+from dsclora.cli.verbs import CONTEXT, Verbs
 from dsclora.errors import DscloraError, RecipeError, UsageError
-
-_PANELS: dict[str, list[Callable[..., None]]] = {
-    "Pictures": [upscale.upscale, about.models],
-    "Your own": [adapt.adapt, weights.merge, weights.extract, quantize.quantize],
-    "Networks": [weights.import_, weights.inspect, export.export, pretrain.pretrain],
-    "Measure": [evaluate.evaluate, profile.profile],
-    "Run": [about.doctor],
-}
-_WITHOUT_PICTURES = [about.models, about.doctor, weights.merge, weights.extract, weights.import_, weights.inspect]
-
-
-class _Verbs(TyperGroup):
-    """The group of all verbs: names the verb that is meant where a picture stands in its place."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        word = args[0]
-        if self.get_command(ctx, word) is None and _is_picture(word):
-            raise UsageError(f"{word} is not a command; to enlarge it: dsclora upscale {word}")
-        return super().resolve_command(ctx, args)
-
 
 app = typer.Typer(
     name="dsclora",
-    cls=_Verbs,
+    cls=Verbs,
     help="Enlarge pictures with lightweight super-resolution networks; train, measure and ship them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -96,33 +74,6 @@ def _describe(error: Exception) -> str:
     return f"internal error: {type(error).__name__}: {error}; run again with -v and report it with the output"
 
 
-def _is_picture(word: str) -> bool:
-    """Return whether a word that is no verb is the path of a picture or a folder."""
-    if word.startswith("-"):
-        return False
-    if os.path.exists(word):  # noqa: PTH110 (never raises)
-        return True
-    from dsclora.pictures.read import READABLE
-
-    return Path(word).suffix.lower() in READABLE
-
-
-def limit_libvips() -> None:
-    """Let libvips read seven formats alone, and remember nothing of finished work.
-
-    Its cache keeps a hundred pictures with their files open, and nothing is asked for twice.
-    """
-    import pyvips
-
-    from dsclora.pictures.read import LOADERS
-
-    logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what libvips warns of is told in our own errors
-    pyvips.cache_set_max(0)
-    pyvips.operation_block_set("VipsForeignLoad", True)
-    for loader in LOADERS:
-        pyvips.operation_block_set(f"VipsForeignLoad{loader}", False)
-
-
 def _version(value: bool) -> None:
     if value:
         print(f"dsclora {dsclora.__version__}")
@@ -136,9 +87,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-for _panel, _verbs in _PANELS.items():
-    for _verb in _verbs:
-        _prepare = None if _verb in _WITHOUT_PICTURES else limit_libvips
-        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(with_shared_options(_verb, _prepare))

@@ -41,9 +41,9 @@ def export(
     name: Annotated[str | None, typer.Option("--name", help="Name of the files. Default: the model's.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a model as another runtime's file, and verify it there.
+    """Write a model for another runtime.
 
-    Adapters are merged in. A file is kept if that runtime makes the same pictures of it.
+    Adapters are merged in. A file is kept only if that runtime makes the same pictures of it.
 
     Example: dsclora export --model span-x4 --to onnx -o exported/
 

@@ -39,7 +39,9 @@ def pretrain(
     ] = False,
     threads: TrainThreadsOption = None,
 ) -> None:
-    """Train a base model, from scratch or from another model's weights.
+    """Train a base model.
+
+    It begins from scratch, or from another model's weights.
 
     Example: dsclora pretrain recipes/span-x4.toml --train photos/ --valid held-out/
 

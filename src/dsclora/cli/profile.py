@@ -16,7 +16,6 @@ from dsclora.cli.options import (
     SizeOption,
     ThreadsOption,
 )
-from dsclora.cli.profiling import challenge, compare
 from dsclora.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def profile(
 
     Example: dsclora profile DIV2K_valid/ --preset ntire2026 --baseline span_ch28.pth --model span-x4
     """
+    from dsclora.cli.profiling import challenge, compare
     from dsclora.engines import Setting
     from dsclora.measure import latency as verb
     from dsclora.measure import ntire_submission

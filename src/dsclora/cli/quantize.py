@@ -27,9 +27,9 @@ def quantize(
     overwrite: OverwriteOption = False,
     threads: TrainThreadsOption = None,
 ) -> None:
-    """Train an adapter that keeps the picture in int8.
+    """Train an adapter for int8.
 
-    It is for `dsclora export --precision int8`.
+    It keeps the picture where `dsclora export --precision int8` rounds the network.
 
     Example: dsclora quantize photos/ --valid held-out/ -o span-x4-int8.safetensors
     """

@@ -34,7 +34,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     )
     for heading in columns:
         right = heading.startswith(">")
-        table.add_column(heading.lstrip(">"), justify="right" if right else "left", no_wrap=right)
+        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     if title:

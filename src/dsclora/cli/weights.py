@@ -41,9 +41,9 @@ def extract(
     rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of every conv's update, in loralib's sense.")] = 8,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make a low-rank adapter of what distinguishes two models.
+    """Make an adapter of two models' difference.
 
-    It says what the adapter leaves out.
+    The difference is reduced to a low rank; it says what that leaves out.
 
     Example: dsclora extract span-x4 fine-tuned.safetensors --rank 8 -o tuned.safetensors
     """
