@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import pyvips
 
+from dsclora.cli import quantize
 from dsclora.pictures import metrics
-from dsclora.pictures.read import read_rgb8
+from dsclora.pictures.read import SUPPORTED, read_rgb8
 from dsclora.pictures.resize import imresize
 from helpers import ROOT, dsclora_, parsed, photo, save
 
@@ -136,3 +137,27 @@ def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Sign
     assert [Path(r["target"]).name for r in json.loads(out)["results"]] == made
     dsclora_("upscale", "in", "-o", "out", "--if-exists", "skip", cwd=tmp_path)
     assert len(list((tmp_path / "out").iterdir())) == 60
+
+
+def test_every_supported_format_is_still_read_where_the_others_are_blocked(tmp_path: Path) -> None:
+    suffixes = ["png", "jpg", "webp", "tif", "gif", "avif"]
+    sources = [save(tmp_path / f"{suffix}.{suffix}", photo(20, 24)) for suffix in suffixes]
+    sources.append(ROOT / "tests" / "data" / "grey.heic")
+    report = parsed(dsclora_("upscale", *sources, "-o", tmp_path / "out", "--json"))
+    assert (report["done"], report["failed"]) == (len(sources), 0)
+
+
+def test_libvips_reads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = tmp_path / "drawing.svg"
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    assert pyvips.Image.new_from_file(str(drawing)).width == 9
+
+    def look() -> None:
+        with pytest.raises(pyvips.Error, match=r"unable to load|not a known"):
+            pyvips.Image.new_from_file(str(drawing))
+        assert pyvips.cache_get_max() == 0
+
+    monkeypatch.setattr(quantize, "quantize", look)  # any verb that opens pictures
+    dsclora_("quantize")
+    errors = dsclora_("upscale", drawing, code=1).stderr
+    assert errors == f"dsclora: error: {drawing}: not a picture, or of no supported kind; supported are {SUPPORTED}\n"
