@@ -15,13 +15,16 @@ define build_native
 	else echo "no C++ compiler: going on without the native kernel"; fi
 endef
 
-.PHONY: demo test check lint types format docs dev clean
+.PHONY: demo test quick check lint types format docs dev clean
 
 demo: $(DEMO)/native  ## install the light half, enlarge the sample, show the result
 	$(DEMO)/bin/python scripts/demo.py
 
 test: $(VENV)/native  ## install what tests need and run them all
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal  # a test computes on one core
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -rs  # a test computes on one core; what is skipped is named
+
+quick: $(VENV)/native  ## tests that take less than a minute in all
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -rs -m "not slow"
 
 check: lint types test  ## what CI runs
 
