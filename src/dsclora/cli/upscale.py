@@ -68,7 +68,7 @@ def upscale(
     ] = "reflect",
     tile: Annotated[
         int | None,
-        typer.Option("--tile", "-t", help="Window side; smaller takes less memory. Default, and 0: the engine's."),
+        typer.Option("--tile", "-t", help="Window side; smaller takes less memory. Default: the engine's."),
     ] = None,
     max_megapixels: Annotated[float, typer.Option("--max-megapixels", help="Refuse larger inputs.")] = 1000,
     engine: EngineOption = "auto",
@@ -95,7 +95,7 @@ def upscale(
         fit=None if fit is None else parse_box(fit, "--fit"),
         long_side=long_side,
         border=border,
-        tile=tile or None,
+        tile=tile,
         quality=quality,
         strip_metadata=strip_metadata,
         if_exists=if_exists,
