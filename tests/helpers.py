@@ -1,16 +1,25 @@
 """What tests share: tiny models, pictures, engines that need no runtime, and the command line."""
 
+import contextlib
+import io
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import pyvips
+import torch
 
+from dsclora.cli import main
 from dsclora.networks import span
 from dsclora.networks.span import SpanNetwork
 
@@ -124,9 +133,49 @@ class Global:
         return np.asarray((batch + batch.sum(dtype=np.int64)) % 256).astype(batch.dtype)
 
 
-def dsclora_(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Undo what a command line may do to its process, which here is the tests'."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    environment, threads, cache = dict(os.environ), torch.get_num_threads(), pyvips.cache_get_max()
+    level = logging.getLogger("pyvips").level
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+        pyvips.cache_set_max(cache)
+        pyvips.operation_block_set("VipsForeignLoad", False)
+        logging.getLogger("pyvips").setLevel(level)
+
+
+def invoke(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Run a command line in this process; returns its exit code, stdout and stderr."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
+    place = contextlib.chdir(cwd) if cwd is not None else contextlib.nullcontext()
+    exits = pytest.raises(SystemExit)
+    with _restored(), place, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), exits as done:
+        main([str(argument) for argument in arguments])
+    streams = []
+    for stream in (out, err):
+        stream.seek(0)
+        streams.append(stream.read())
+    return int(done.value.code or 0), streams[0], streams[1]
+
+
+def dsclora_(
+    *arguments: object, cwd: Path | None = None, code: int = 0, process: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line, if need be in a process of its own, and check its exit code."""
     command = [sys.executable, "-W", "error", "-m", "dsclora.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    if process:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    else:
+        done = subprocess.CompletedProcess(command, *invoke(*arguments, cwd=cwd))
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done

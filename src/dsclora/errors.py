@@ -14,6 +14,9 @@
 Mistakes of the calling code (a wrong dtype, a wrong shape) are `ValueError`, never one of these.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 
 class DscloraError(Exception):
     """Base of all: a problem outside the program, told in one line with its remedy."""
@@ -64,3 +67,34 @@ class MissingExtraError(DscloraError):
     def __init__(self, package: str, extra: str, purpose: str, install: str = "") -> None:
         wanted = f"'dsclora[{extra}]'" if extra else "dsclora"
         super().__init__(f"{purpose} needs {package}, which is not installed: {install or f'pip install {wanted}'}")
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str, install: str = "") -> Iterator[None]:
+    """Turn a package that is missing within the block into the extra that brings it.
+
+    A module of ours that is missing, or a package that is there but broken, stays what it is.
+
+    Args:
+        extra: the extra of dsclora.
+        purpose: what it is needed for.
+        install: the command that brings it, where no extra does.
+
+    Raises:
+        MissingExtraError: a package is not installed; names it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "dsclora"):
+            raise
+        raise MissingExtraError(package, extra, purpose, install) from error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean ...?)` for a near miss of a known name, or nothing."""
+    from difflib import get_close_matches  # here, for those who do not err
+
+    near = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

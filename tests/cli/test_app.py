@@ -1,35 +1,70 @@
-"""The command line as a user meets it: output, exit codes, one-line errors, and no torch."""
+"""The command line as such: help, exit codes, one-line errors, what is imported, what is logged."""
 
-import json
-import os
+import logging
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import pyvips
-import torch
-from safetensors.numpy import save_file
 
 import dsclora
-from dsclora import zoo
-from dsclora.engines.choice import choose
-from dsclora.networks import span, span_torch
-from helpers import ROOT, dsclora_, parsed, photo, random_model, save
+from dsclora.cli import about
+from dsclora.errors import MissingExtraError, needs_extra
+from helpers import dsclora_, invoke, photo, save
+
+PANELS = {
+    "Pictures": ["upscale", "models"],
+    "Your own": ["adapt", "merge", "extract", "quantize"],
+    "Networks": ["import", "inspect", "export", "pretrain"],
+    "Measure": ["evaluate", "profile"],
+    "Run": ["doctor"],
+}
+VERBS = [verb for verbs in PANELS.values() for verb in verbs]
 
 
-def test_help_names_every_verb_and_shows_examples() -> None:
-    text = dsclora_("--help").stdout
-    verbs = ("upscale", "evaluate", "profile", "export", "pretrain", "adapt", "merge", "extract", "quantize", "import",
-             "inspect", "models", "doctor")  # fmt: skip
-    assert all(verb in text for verb in verbs)
-    for verb in verbs:
-        assert f"Example: dsclora {verb}" in " ".join(dsclora_(verb, "--help").stdout.split())
+def test_help_shows_the_verbs_in_panels() -> None:
+    found: dict[str, list[str]] = {}
+    for line in dsclora_("--help").stdout.splitlines():
+        if heading := re.match(r"╭─ ([\w ]+?) ─", line):
+            verbs = found.setdefault(heading[1], [])
+        elif (row := re.match(r"│ (\w+) ", line)) and "Options" not in list(found)[-1:]:
+            verbs.append(row[1])
+            assert "..." not in line
+    assert found == {"Options": [], **PANELS}
     assert dsclora_("--version").stdout.strip() == f"dsclora {dsclora.__version__}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    text = dsclora_(verb, "--help").stdout
+    assert f"Example: dsclora {verb} " in text + " "
+    options = [line for line in text.splitlines() if re.match(r"│ \*? *--?\w", line)]
+    assert sum("--json" in line for line in options) == 1
+    assert sum("--verbose" in line for line in options) == 1
+    for line in options:
+        flag = "<bool>" in line
+        assert flag or "default" in line.lower() or "[required]" in line, line
+
+
+def test_the_three_ways_to_start_it() -> None:
+    for module in ("dsclora", "dsclora.cli"):
+        done = subprocess.run([sys.executable, "-m", module, "models"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == invoke("models")
+    script = "import sys; sys.argv = ['dsclora', 'models']; import dsclora.cli; dsclora.cli.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == invoke("models")
+
+
+def test_help_imports_neither_numpy_nor_pyvips() -> None:
+    script = (
+        "import sys; from dsclora.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sorted({'numpy', 'pyvips', 'onnx', 'openvino', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
 
 
 def test_torch_is_never_imported_by_the_light_half(tmp_path: Path) -> None:
@@ -56,57 +91,20 @@ def test_training_without_torch_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_upscale_a_picture(tmp_path: Path) -> None:
-    source = save(tmp_path / "in.png", photo(30, 40))
-    done = dsclora_("upscale", source, "-o", tmp_path / "out.webp", "--json", "--scale", 2)
-    report = parsed(done)
-    assert (report["done"], report["skipped"], report["failed"]) == (1, 0, 0)
-    assert report["results"][0]["output_size"] == [80, 60]
-    made = pyvips.Image.new_from_file(str(tmp_path / "out.webp"))
-    assert (made.width, made.height) == (80, 60)
-    assert report["engine"].split()[0] in ("native", "OpenVINO")
+@pytest.mark.parametrize("missing", ["pydantic", "pydantic.fields"])
+def test_a_missing_package_is_named(missing: str) -> None:
+    with pytest.raises(MissingExtraError, match=r"training needs pydantic, .* pip install 'dsclora\[train\]'"):  # noqa: SIM117
+        with needs_extra("train", "training"):
+            raise ModuleNotFoundError(name=missing)
 
 
-def test_upscale_is_better_than_bicubic(tmp_path: Path) -> None:
-    from dsclora.pictures import metrics
-    from dsclora.pictures.read import read_rgb8
-    from dsclora.pictures.resize import imresize
-
-    hr = read_rgb8(ROOT / "samples" / "cat.png")[:300, :448]
-    save(tmp_path / "lr.png", imresize(hr, 0.25))
-    dsclora_("upscale", tmp_path / "lr.png", "-o", tmp_path / "sr.png")
-    protocol = metrics.protocol("classic-y", 4)
-    ours = protocol.score(read_rgb8(tmp_path / "sr.png"), hr)[0]
-    assert ours > protocol.score(imresize(imresize(hr, 0.25), 4), hr)[0] + 0.5
-
-
-def test_a_folder_with_everything_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "büro ☃"
-    save(folder / "good.png", photo(12, 14))
-    save(folder / "sub" / "-dash.jpg", photo(12, 14))
-    save(folder / "clear.png", photo(12, 14, 4))
-    (folder / "empty.png").touch()
-    (folder / "text.jpg").write_text("no")
-    (folder / "half.png").write_bytes((folder / "good.png").read_bytes()[:200])
-    (folder / "notes.txt").write_text("left alone")
-    done = dsclora_("upscale", folder, "-o", tmp_path / "out", code=1)
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
-        "clear.png",
-        "good.png",
-        "sub/-dash.jpg",
-    ]
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert len(errors) == 3
-    assert all(any(name in line for line in errors) for name in ("empty.png", "text.jpg", "half.png"))
-    assert "3 done, 3 failed" in done.stderr
-    again = dsclora_("upscale", folder, "-o", tmp_path / "out", "--if-exists", "skip", code=1)
-    assert "3 skipped, 3 failed" in again.stderr
-
-
-def test_a_name_with_a_leading_dash(tmp_path: Path) -> None:
-    save(tmp_path / "-x.png", photo(9, 9))
-    dsclora_("upscale", "--", "-x.png", cwd=tmp_path)
-    assert (tmp_path / "-x_x4.png").exists()
+@pytest.mark.parametrize(
+    "broken", [ModuleNotFoundError(name="dsclora.training.moved"), ImportError(name="torch"), ModuleNotFoundError()]
+)
+def test_what_is_broken_is_not_called_missing(broken: ImportError) -> None:
+    with pytest.raises(type(broken)) as raised, needs_extra("train", "training"):
+        raise broken
+    assert raised.value is broken
 
 
 @pytest.mark.parametrize(
@@ -126,6 +124,13 @@ def test_a_name_with_a_leading_dash(tmp_path: Path) -> None:
         (["upscale", "in.png", "--border", "wrap"], 2, "border"),
         (["evaluate", "nothing"], 1, "nothing: not a folder"),
         (["evaluate", "."], 1, "no picture could be measured"),
+        (["upscale", "in.png", "--model", "span-x4-foto"], 1, r"'span-x4-foto' \(did you mean span-x4-photo\?\)"),
+        (["upscale", "in.png", "--adapter", "span-x4-doc"], 1, r"'span-x4-doc' \(did you mean span-x4-docs\?\)"),
+        (["upscale", "in.png", "--adaptor", "span-x4-docs"], 2, "--adapter"),
+        (["upscal", "in.png"], 2, "Did you mean 'upscale'"),
+        (["in.png"], 2, "dsclora upscale in.png"),
+        (["none.JPG", "-o", "out.png"], 2, "dsclora upscale none.JPG"),
+        (["export", "--to", "onxx", "-o", "x"], 2, r"\(did you mean onnx\?\)"),
         (["inspect", "in.png"], 1, "in.png: not a readable safetensors"),
         (["import", "none.pth", "-o", "x.safetensors"], 1, "none.pth.*No such file"),
         (["pretrain", "none.toml", "--train", ".", "--valid", "."], 2, "none.toml: cannot be read"),
@@ -142,81 +147,6 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_import_inspect_models(tmp_path: Path) -> None:
-    model = random_model(3, 7)
-    save_file(dict(model.weights), tmp_path / "foreign.safetensors")
-    report = parsed(
-        dsclora_("import", "foreign.safetensors", "-o", "ours.safetensors", "--license", "MIT", "--json", cwd=tmp_path)
-    )
-    assert (report["scale"], report["channels"], report["sha256"]) == (3, 7, model.sha256)
-    assert span.read(tmp_path / "ours.safetensors").license == "MIT"
-    again = dsclora_("import", "foreign.safetensors", "-o", "ours.safetensors", cwd=tmp_path, code=1)
-    assert "exists already" in again.stderr
-    assert parsed(dsclora_("inspect", "ours.safetensors", "--json", cwd=tmp_path))["training"] == {
-        "imported_from": "foreign.safetensors"
-    }
-    assert "x4, 26 channels, 130,828 parameters" in dsclora_("models").stdout
-    assert "span-x4-docs: adapter of span-x4 for pages of text, +" in dsclora_("models").stdout
-    assert [name for name in zoo.adapter_names() if not zoo.purpose(name).startswith("for ")] == ["span-x4-int8"]
-    listed = parsed(dsclora_("models", "--json"))
-    assert listed["default"] == zoo.DEFAULT
-    assert [row["name"] for row in listed["adapters"]] == zoo.adapter_names()
-    assert "channels       26" in dsclora_("inspect", "span-x4").stdout
-
-
-def test_an_adapter_for_int8_is_no_remedy(tmp_path: Path) -> None:
-    save(tmp_path / "in.png", photo(16, 16))
-    said = dsclora_("upscale", "in.png", "--adapter", "span-x4-int8", cwd=tmp_path)
-    assert "span-x4-int8 is for networks in int8" in said.stderr
-    assert (tmp_path / "in_x4.png").exists()
-
-
-def test_doctor() -> None:
-    report = parsed(dsclora_("doctor", "--json"))
-    assert [r["engine"] for r in report["runtimes"] if r["used"]] == [choose().name]
-    assert "openvino" in dsclora_("doctor").stdout
-    assert report["cpu_trains_in"] == span_torch.resolve_precision("auto", torch.device("cpu"))
-    assert f"; on the CPU in {report['cpu_trains_in']}" in dsclora_("doctor").stdout
-
-
-def test_evaluate(tmp_path: Path) -> None:
-    for n in range(2):
-        save(tmp_path / "bench" / "HR" / f"{n}.png", photo(64, 80, seed=n))
-    arguments = ["evaluate", tmp_path / "bench", "--csv", tmp_path / "a.csv", "--grid", tmp_path / "a.png"]
-    report = parsed(dsclora_(*arguments, "--json"))
-    assert set(report) == {"protocol", "model", "mean", "images", "failed"}
-    assert report["protocol"]["border"] == 4
-    assert report["protocol"]["lr"] == "MATLAB-exact bicubic of HR"
-    assert [i["name"] for i in report["images"]] == ["0", "1"]
-    assert report["mean"]["psnr"] == pytest.approx(np.mean([i["psnr"] for i in report["images"]]))
-    assert pyvips.Image.new_from_file(str(tmp_path / "a.png")).height > 128
-    assert "exists already" in dsclora_(*arguments, code=2).stderr
-    assert "name two files" in dsclora_(*arguments[:4], "--grid", tmp_path / "a.csv", "--overwrite", code=2).stderr
-    text = dsclora_(*arguments, "--overwrite", "--protocol", "ntire-rgb").stdout
-    assert "mean of 2" in text
-    assert "channels: rgb" in text
-
-
-def test_pretrain_end_to_end(tmp_path: Path) -> None:
-    save(tmp_path / "train" / "a.png", photo(48, 48))
-    save(tmp_path / "valid" / "b.png", photo(32, 32, seed=1))
-    (tmp_path / "tiny.toml").write_text(
-        "[network]\nscale = 2\nchannels = 4\n[[stage]]\niterations = 4\nbatch = 1\npatch = 16\n"
-    )
-    arguments = ["pretrain", "tiny.toml", "--train", "train", "--valid", "valid"]
-    report = parsed(dsclora_(*arguments, "--json", "--threads", 1, cwd=tmp_path))
-    made = tmp_path / report["model"]
-    assert not (made.parent / "pictures").exists()
-    assert made == tmp_path / "runs" / "tiny" / "model.safetensors"
-    dsclora_("upscale", "valid/b.png", "-m", made, "-o", "big.png", cwd=tmp_path)
-    assert pyvips.Image.new_from_file(str(tmp_path / "big.png")).width == 64
-    assert "--resume or choose another folder" in dsclora_(*arguments, cwd=tmp_path, code=1).stderr
-    precious = made.parent / "pictures" / "mine.png"
-    save(precious, photo(8, 8))
-    dsclora_(*arguments, "--resume", cwd=tmp_path)
-    assert [path.name for path in precious.parent.iterdir()] == ["mine.png"], "the store alone is removed"
-
-
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, -1))\n"
@@ -229,32 +159,33 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.onnx")) == []
 
 
-def test_an_encoding_without_a_name_loses_nothing(tmp_path: Path) -> None:
-    save(tmp_path / "in" / "日本.png", photo(24, 24))
-    command = [sys.executable, "-m", "dsclora.cli", "evaluate", "in", "--csv", "rows.csv"]
-    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert rb"\u65e5\u672c" in done.stdout
-    assert "日本" in (tmp_path / "rows.csv").read_text(encoding="utf-8")
+def test_v_is_heard_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "in.png", photo(9, 9))
+    loud = ["upscale", "in.png", "-o", "out.png", "--if-exists", "overwrite"]
+    assert "130,828 parameters) on" not in dsclora_(*loud, "-m", "span-x4", cwd=tmp_path).stderr
+    assert "130,828 parameters) on" in dsclora_(*loud, "-vm", "span-x4", cwd=tmp_path).stderr
+
+    def fail() -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(about, "models", fail)
+    code, out, err = invoke("models")
+    assert (code, out) == (1, "")
+    assert err == (
+        "dsclora: internal error: RuntimeError: no such thing; run again with -v and report it with the output\n"
+    )
+    assert "Traceback" in invoke("models", "-v")[2]
+    assert "Traceback" not in invoke("models")[2], "one command's -v is not the next one's"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Signals) -> None:
-    for n in range(60):
-        save(tmp_path / "in" / f"{n:02}.png", photo(120, 120, seed=n))
-    command = [sys.executable, "-m", "dsclora.cli", "upscale", "in", "-o", "out", "--json"]
-    ours = signal.signal(number, signal.SIG_DFL)  # or under nohup it is ignored, rightly
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(number, ours)
-    while process.poll() is None and not list(tmp_path.glob("out/*.png")):
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert "--if-exists skip" in errors
-    made = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert 0 < len(made) < 60
-    assert [Path(r["target"]).name for r in json.loads(out)["results"]] == made
-    dsclora_("upscale", "in", "-o", "out", "--if-exists", "skip", cwd=tmp_path)
-    assert len(list((tmp_path / "out").iterdir())) == 60
+def test_what_other_layers_log_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("dsclora.training")
+
+    def models() -> None:
+        log.info("a name\nwith %s", "a line break")
+        log.debug("a detail")
+
+    monkeypatch.setattr(about, "models", models)
+    assert invoke("models") == (0, "", "dsclora: a name\\nwith a line break\n")
+    assert invoke("models", "-v")[2].splitlines()[1] == "dsclora: a detail"
+    assert logging.getLogger("dsclora").handlers == []

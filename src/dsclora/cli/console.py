@@ -1,17 +1,83 @@
-"""Progress on stderr: a bar with rate and time left on a terminal; elsewhere only the lines that matter."""
+"""Lines and a progress bar on stderr, JSON on stdout."""
 
+import json
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+LOG = logging.getLogger("dsclora")
+_meters: list["Meter"] = []  # that are on, the innermost last
+_as_json = False
+
+
+def apply(as_json: bool, verbose: bool) -> None:
+    """Apply --json and --verbose, which every verb has."""
+    global _as_json
+    _as_json = as_json
+    LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def wants_json() -> bool:
+    """Return whether --json was given."""
+    return _as_json
+
+
+def is_verbose() -> bool:
+    """Return whether --verbose was given."""
+    return LOG.isEnabledFor(logging.DEBUG)
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Print what is logged, by this and all other layers, as `dsclora: TEXT`."""
+    handler, before = _Lines(), (LOG.level, LOG.propagate)
+    LOG.addHandler(handler)
+    LOG.propagate = False
+    apply(as_json=False, verbose=False)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before[0])
+        LOG.propagate = before[1]
+
+
+class _Lines(logging.Handler):
+    """A line a record, above the progress bar where one is on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"dsclora: {printable(record.getMessage())}"
+        if _meters:
+            _meters[-1].print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    LOG.info("%s", text)
 
 
 def printable(text: str) -> str:
     """Text for a terminal, one line: control characters, which file names may hold, are written as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON object on stdout."""
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def or_none(value: float) -> float | None:
+    """JSON has no infinity (the PSNR of equal pictures) and no NaN (the SSIM of tiny ones)."""
+    return value if abs(value) < float("inf") else None
 
 
 class Meter:
@@ -30,6 +96,7 @@ class Meter:
             self._task = self._bar.add_task("", total=total, text="", rate="")
 
     def __enter__(self) -> "Meter":
+        _meters.append(self)
         if self._bar is not None:
             self._bar.start()
         return self
@@ -37,6 +104,7 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _meters.remove(self)
         if self._bar is not None:
             self._bar.stop()
 
@@ -54,14 +122,16 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        say(text)
+
+    def print(self, line: str) -> None:
+        """Print a line above the bar as it is; nothing, if another process speaks."""
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(
-                f"dsclora: {printable(text)}", markup=False, emoji=False, highlight=False, soft_wrap=True
-            )
+            self._bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
-            print(f"dsclora: {printable(text)}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 def _bar() -> "Progress":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.errors import UsageError
+from dsclora.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -150,6 +150,20 @@ def open_file(path: str | os.PathLike[str]) -> Network:
     if Path(path).suffix.lower() == ".onnx":
         return onnx_network.read(path)
     return span_import.import_file(path)
+
+
+def write_file(path: str | os.PathLike[str], network: Network, overwrite: bool = False) -> None:
+    """Write a network as a model file: to a temporary file beside it, then renamed.
+
+    Raises:
+        ModelError: a network that has no model file.
+        OutputError: the target exists and `overwrite` is false, or cannot be written.
+    """
+    from dsclora.networks import span
+
+    if not isinstance(network, span.SpanNetwork):
+        raise ModelError(f"{network.name}: only SPAN has a model file, this is {network.architecture}; keep its own")
+    span.write(path, network, overwrite)
 
 
 def describe(network: Network) -> dict[str, Any]:

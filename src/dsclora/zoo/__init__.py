@@ -6,12 +6,13 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dsclora.errors import ModelError
+from dsclora.errors import ModelError, UsageError, did_you_mean
 from dsclora.networks import Network, adapter, open_file, span
 
 DEFAULT = "span-x4"
@@ -58,9 +59,60 @@ def load_adapter(name: str) -> adapter.Adapter:
     return adapter.read(_find(name, adapters(), "adapter", adapter_names()))
 
 
+def is_adapter_name(name: str) -> bool:
+    """Return whether a text is a bundled adapter's name, alone or with `:STRENGTH`."""
+    return name.partition(":")[0] in adapter_names()
+
+
+def parse_adapter(text: str) -> tuple[adapter.Adapter, float]:
+    """Load an adapter with its strength: `NAME`, `FILE`, or one of them with `:STRENGTH`.
+
+    Raises:
+        UsageError: the strength is not a number, or absurd.
+        ModelError: no such adapter; or the file is refused.
+    """
+    name, strength = text, 1.0
+    head, colon, tail = text.rpartition(":")
+    if colon and not os.path.exists(text):  # noqa: PTH110 (never raises)
+        try:
+            name, strength = head, float(tail)
+        except ValueError as error:
+            raise UsageError(f"an adapter is FILE or FILE:STRENGTH, not {text!r}") from error
+        if not abs(strength) <= 100:
+            raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
+    return load_adapter(name), strength
+
+
+def load_adapted(
+    name: str | None, added: Sequence[tuple[adapter.Adapter, float]] = (), factor: float | None = None
+) -> Network:
+    """Load a network with adapters merged in.
+
+    Args:
+        name: a bundled model's name or a model file; or a bundled adapter's name, which is added to its base first. By
+            default the model that fits the adapters or the factor.
+        added: adapters, each with its strength.
+        factor: of the enlargement, if it is known.
+
+    Raises:
+        UsageError, ModelError: as `parse_adapter`; the model is refused, or an adapter is of another base.
+    """
+    added = list(added)
+    if name is not None and is_adapter_name(name):
+        added, name = [parse_adapter(name), *added], None
+    network = load(name or best_bundled(factor, added[0][0] if added else None))
+    return adapter.merge(network, added) if added else network
+
+
 def adapters() -> Path:
     """Return the folder of the bundled adapters and their cards."""
     return _folder() / "adapters"
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a bundled model or adapter."""
+    folder = _folder() if name in names() else adapters()
+    return folder / f"{name}.safetensors"
 
 
 def purpose(name: str) -> str:
@@ -125,8 +177,9 @@ def _find(name: str, folder: Path, kind: str, bundled: list[str]) -> Path:
     path = Path(name)
     if os.path.exists(path) or path.suffix:  # noqa: PTH110 (never raises)
         return path
+    near = did_you_mean(name.partition(":")[0], [*bundled, *names(), *adapter_names()])
     known = f"bundled: {', '.join(bundled)}" if bundled else "none is bundled"
-    raise ModelError(f"no bundled {kind} is called {name!r}, and no such file exists; {known}")
+    raise ModelError(f"no bundled {kind} is called {name!r}{near}, and no such file exists; {known}")
 
 
 @cache
