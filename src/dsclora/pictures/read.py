@@ -29,7 +29,7 @@ READABLE = frozenset(
 )
 """Suffixes that a folder is searched for. A file named on its own may have any name; its content decides."""
 
-_SUPPORTED = "supported are JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF"
+SUPPORTED = "JPEG, PNG, WebP, AVIF, HEIC, TIFF and GIF"
 
 _GREY = ("b-w", "grey16")
 
@@ -209,11 +209,11 @@ def _load(source: Path | bytes, label: str, access: str, max_pixels: int) -> tup
         # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
         name = pyvips.vips_lib.vips_foreign_find_load_source(content.pointer)
         if not name:
-            raise ImageError(f"{label}: not a picture, or damaged; {_SUPPORTED}")
+            raise ImageError(f"{label}: not a picture, damaged, or of no supported kind; supported are {SUPPORTED}")
         loader = pyvips.ffi.string(name).decode().removeprefix("VipsForeignLoad")
         if not loader.startswith(LOADERS):
             kind = loader.removesuffix("Source").lower()
-            raise ImageError(f"{label}: is a {kind} file; {_SUPPORTED}")
+            raise ImageError(f"{label}: is a {kind} file; supported are {SUPPORTED}")
         gain_map = loader.startswith("Uhdr")
         if not gain_map:
             image = pyvips.Image.new_from_source(content, "", access=access, fail_on="error")
