@@ -55,5 +55,5 @@ def test_doctor() -> None:
     report = parsed(dsclora_("doctor", "--json"))
     assert [r["engine"] for r in report["runtimes"] if r["used"]] == [choose().name]
     assert "openvino" in dsclora_("doctor").stdout
-    assert report["cpu_trains_in"] == span_torch.settled("auto", torch.device("cpu"))
+    assert report["cpu_trains_in"] == span_torch.resolve_precision("auto", torch.device("cpu"))
     assert f"; on the CPU in {report['cpu_trains_in']}" in dsclora_("doctor").stdout

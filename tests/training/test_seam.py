@@ -75,6 +75,11 @@ def test_python_writes_what_the_command_writes(pictures: Path, tmp_path: Path) -
 
 
 def test_an_update_of_another_network_is_refused(pictures: Path, tmp_path: Path) -> None:
-    start = adapter.create(tiny_network(3, seed=9), {"head": Update(*[np.ones((2, 2), np.float32)] * 2, 1, 1)}, {}, "")
+    start = adapter.create(
+        tiny_network(3, seed=9),
+        {"head": Update(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 1, 1)},
+        {},
+        "",
+    )
     with pytest.raises(ModelError, match="was made for"):
         adapted(recipe(), tiny_network(3), pictures, tmp_path / "run", start=start)

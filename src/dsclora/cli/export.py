@@ -1,6 +1,5 @@
 """`dsclora export`: a model as another runtime's file."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,7 +51,8 @@ def export(
     from dsclora.exports import export as verb
 
     network, added = load_network(model, adapter)
-    network = replace(network, name=name or network.name)
+    if name:
+        network = network.with_weights(network.weights, name=name)
     ranged = [each for each in added if each.ranges]
     if precision == "int8" and len(ranged) > 1:
         raise UsageError(f"{ranged[0].name} and {ranged[1].name} both have ranges for int8; which are meant?")
