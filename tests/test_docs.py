@@ -88,6 +88,18 @@ def test_every_command_runs(page: Path, place: Path) -> None:
             shutil.move(place / named.replace(".safetensors", ".rejected.safetensors"), place / named)
 
 
+@pytest.mark.slow
+def test_the_python_examples_run(place: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) > 5
+    for block in blocks:
+        code = block.replace("minutes=10", "iterations=2")
+        command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
+        assert done.returncode == 0, (block, done.stderr)
+
+
 def test_the_site_builds_without_a_warning() -> None:
     pytest.importorskip("zensical")
     script = ROOT / "scripts" / "site.py"

@@ -1,0 +1,395 @@
+"""The Python interface: load a model, call it on pictures, and the other verbs of the command line as functions.
+
+Everything here is a short call into the layers below, with the defaults of the command line.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from dsclora import networks, zoo
+from dsclora.engines import Engine, Precision, Setting
+from dsclora.engines.choice import open_engine, open_engines
+from dsclora.errors import ImageError, UsageError, needs_extra
+from dsclora.exports.base import Precision as ExportPrecision
+from dsclora.exports.base import Report, Target
+from dsclora.inference import jobs, strips
+from dsclora.inference.jobs import Options, Result
+from dsclora.inference.upscale import upscale_files
+from dsclora.measure import evaluate as measure
+from dsclora.networks import Network
+from dsclora.networks import adapter as adapters_
+from dsclora.networks.adapter import Adapter
+from dsclora.pictures import arrays, metrics
+from dsclora.pictures.pairs import find_pairs
+from dsclora.pictures.write import SAVERS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dsclora.training.adapt import Adaptation
+
+PathLike = str | os.PathLike[str]
+EngineName = Literal["auto", "native", "openvino", "onnxruntime", "torch"]
+Device = Literal["cpu", "cuda", "mps"]
+PictureT = TypeVar("PictureT")
+
+
+class Model:
+    """A network with the engine that runs it.
+
+    Calls are serialised, so a model may be shared by threads; a pickled model opens an engine of its own where it is
+    loaded. The engine opens at the first call.
+
+    Args:
+        network: the weights, adapters merged in.
+        setting: engine, precision, device and threads.
+    """
+
+    def __init__(self, network: Network, setting: Setting = Setting()) -> None:  # noqa: B008 (it is frozen)
+        self.network = network
+        self.setting = setting
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The name of the network, with those of its adapters."""
+        return self.network.name
+
+    @property
+    def scale(self) -> int:
+        """The factor that it enlarges by."""
+        return self.network.scale
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained values."""
+        return self.network.parameters
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; opened where it is not yet.
+
+        Raises:
+            EngineError, MissingExtraError: the runtime is missing, or cannot run this network.
+        """
+        if self._engine is None:
+            self._engine = open_engine(self.network, self.setting)
+        return self._engine
+
+    @overload
+    def __call__(
+        self, picture: PathLike, *, border: strips.Border = "reflect", tile: int | None = None
+    ) -> npt.NDArray[Any]: ...
+
+    @overload
+    def __call__(
+        self, picture: PictureT, *, border: strips.Border = "reflect", tile: int | None = None
+    ) -> PictureT: ...
+
+    def __call__(self, picture: Any, *, border: strips.Border = "reflect", tile: int | None = None) -> Any:
+        """Enlarge a picture, or each picture of a list or a batch.
+
+        Args:
+            picture: one of
+
+                - a path (`str` or `os.PathLike`): upright and in the file's own colours;
+                - a PIL image;
+                - a numpy array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA, uint8, uint16, or float in
+                  0..1, of any strides and byte order; with a leading axis it is a batch;
+                - a torch tensor (1 | 3 | 4, h, w) or (N, 1 | 3 | 4, h, w), uint8, or float in 0..1, on any device;
+                - a list or a tuple of these.
+            border: how the picture goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
+            tile: the largest window side in input pixels; smaller takes less memory, and the result is the same.
+
+        Returns:
+            the same kind, `scale` times as high and wide; of a path a numpy array (h, w, bands); of a list a list.
+
+        Raises:
+            TypeError: a kind of picture that is not taken; names what it got and what it takes.
+            ValueError: a shape or a range that is not taken.
+            ImageError: a file that cannot be read.
+            EngineError, OutOfMemoryError: the runtime failed.
+        """
+        if isinstance(picture, list | tuple):
+            return [self(one, border=border, tile=tile) for one in picture]
+        if isinstance(picture, np.ndarray) and picture.ndim == 4:
+            return np.stack([self(one, border=border, tile=tile) for one in picture])
+        pixels, alpha = arrays.to_pixels(picture)
+        with self._lock:
+            large = [strips.enlarge(self.engine, one, alpha=alpha, border=border, tile=tile) for one in pixels]
+        return arrays.from_pixels(large, picture)
+
+    def merge(self, adapter: "str | PathLike | Adapter", strength: float = 1.0) -> "Model":
+        """Return the model with an adapter added to its weights: the same size and speed.
+
+        Args:
+            adapter: an adapter, a bundled one's name or a file.
+            strength: 1 as trained, 0 nothing.
+
+        Raises:
+            ModelError: an adapter of another base.
+        """
+        merged = adapters_.merge(self.network, [(_adapter(adapter), strength)])
+        return Model(merged, self.setting)
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write the network, adapters merged in, as a model file.
+
+        Raises:
+            OutputError: the file exists and `overwrite` is false, or it cannot be written.
+            ModelError: a network that has no model file.
+        """
+        networks.write_file(path, self.network, overwrite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engine and the lock behind: they belong to a process."""
+        return {"network": self.network, "setting": self.setting}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without an engine."""
+        self.__init__(state["network"], state["setting"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"<dsclora.Model {self.name} x{self.scale}, {self.parameters:,} parameters>"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model reaches on a folder of pictures.
+
+    Attributes:
+        protocol: how the figures were computed, by name and choice.
+        psnr: mean PSNR in dB.
+        ssim: mean SSIM, 0..1.
+        pictures: the scores by picture.
+    """
+
+    protocol: dict[str, object]
+    psnr: float
+    ssim: float
+    pictures: tuple[measure.Score, ...]
+
+
+def load(
+    name: PathLike = zoo.DEFAULT,
+    *,
+    adapters: Iterable["PathLike | Adapter | tuple[PathLike | Adapter, float]"] = (),
+    engine: EngineName = "auto",
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    threads: int | None = None,
+) -> Model:
+    """Load a model, with adapters merged in.
+
+    Args:
+        name: a bundled model, a bundled adapter (then with its base), or a model file.
+        adapters: bundled adapters, files or adapters to add, each alone or with its strength.
+        engine: the runtime; "auto" takes the fastest that is installed.
+        precision: of the arithmetic; "bf16" costs about 0.01 dB, where the processor has it.
+        device: "cuda" and "mps" need PyTorch.
+        threads: of a CPU engine; all cores by default. PyTorch has one number for the whole process.
+
+    Raises:
+        ModelError: no such model or adapter; a file that is refused; an adapter of another base.
+        EngineError, MissingExtraError: the runtime is missing on this machine, or does not fit the other choices.
+    """
+    added = [(_adapter(one), 1.0) if not isinstance(one, tuple) else (_adapter(one[0]), one[1]) for one in adapters]
+    setting = Setting(engine, precision, device, threads)
+    return Model(zoo.load_adapted(os.fspath(name), added), setting)
+
+
+def load_adapter(name: PathLike) -> Adapter:
+    """Load a bundled adapter by name, or an adapter file.
+
+    Raises:
+        ModelError: neither; or the file is refused.
+    """
+    return zoo.load_adapter(os.fspath(name))
+
+
+def upscale(
+    inputs: "PathLike | Iterable[PathLike]",
+    output: PathLike | None = None,
+    *,
+    model: "Model | PathLike" = zoo.DEFAULT,
+    options: Options | None = None,
+    format: str | None = None,
+) -> Iterator[Result]:
+    """Enlarge pictures from files to files, as `dsclora upscale` does.
+
+    Args:
+        inputs: files, folders or patterns; one or several.
+        output: a file, for one input, or a folder; by default beside the input, as `NAME_x4`.
+        model: a loaded model, or what `load` takes.
+        options: size, quality, what to do about existing files, and so on.
+        format: "png", "jpg", "webp", "avif" or "tif"; by default the input's.
+
+    Returns:
+        an iterator that does the work: first a result for every input that cannot be done, then one for every picture,
+        in order. A picture that fails does not stop the others: its result says why.
+
+    Raises:
+        UsageError: an output that names one picture for several inputs, or an unknown format.
+    """
+    options = options or Options()
+    opened = model if isinstance(model, Model) else load(model)
+    names = [os.fspath(inputs)] if isinstance(inputs, str | os.PathLike) else [os.fspath(one) for one in inputs]
+    suffix = None if format is None else "." + format.lower().lstrip(".")
+    target = None if output is None else Path(output)
+    if suffix is not None and suffix not in SAVERS:
+        raise UsageError(f"{format!r} cannot be written; choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
+    planned, refused = jobs.plan_jobs(names, target, options, opened.scale, suffix)
+    return _results(opened, planned, refused, options)
+
+
+def _results(model: Model, planned: list[jobs.Job], refused: list[Result], options: Options) -> Iterator[Result]:
+    yield from refused
+    if planned:
+        yield from upscale_files(open_engines(model.network, len(planned), model.setting), planned, options)
+
+
+def adapt(
+    pictures: PathLike,
+    *,
+    base: "Model | PathLike" = zoo.DEFAULT,
+    output: PathLike | None = None,
+    teacher: "Model | PathLike | None" = None,
+    guard: PathLike | None = None,
+    valid: PathLike | None = None,
+    recipe: PathLike | None = None,
+    minutes: float | None = None,
+    iterations: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> "Adaptation":
+    """Adapt a frozen model to pictures, and judge the result on some that are held out, as `dsclora adapt` does.
+
+    It writes what the command writes: the adapter, under its name only if it beats its base, and a report page. Needs
+    `pip install 'dsclora[train]'`.
+
+    Args:
+        pictures: a folder of sharp originals, as large as the results are to be.
+        base: the model to adapt.
+        output: the adapter file to write, `NAME.safetensors`; by default the folder's name, in the working directory.
+        teacher: a stronger model to learn from; by default, with a guard and a bundled base, the bundled wide one.
+        guard: a folder of pictures on which the adapted model is to stay as it was.
+        valid: a folder of pictures to judge by, instead of some of `pictures`.
+        recipe: a recipe file or a bundled recipe's name.
+        minutes, iterations: how long; one of them.
+        resume: go on from an interrupted run.
+        overwrite: replace an existing adapter.
+        device: to train on.
+
+    Returns:
+        the adapter, whether it was accepted, its gain and the files that were written.
+
+    Raises:
+        UsageError, RecipeError, ImageError, ModelError, OutputError, TrainingError: as the command says.
+    """
+    with needs_extra("train", "training"):
+        from dsclora.training.adapt import adapt_files
+    return adapt_files(
+        pictures,
+        base=base.network if isinstance(base, Model) else os.fspath(base),
+        output=output,
+        teacher=_network(teacher) if teacher is not None else None,
+        guard=guard,
+        valid=valid,
+        recipe=recipe,
+        minutes=minutes,
+        iterations=iterations,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+    )
+
+
+def attach(
+    net: "nn.Module", convs: str | Sequence[str] = "*", *, rank: int = 8, alpha: float = 16.0, seed: int = 0
+) -> "nn.Module":
+    """Return a frozen copy of a network with low-rank updates of its convs, which compute nothing yet.
+
+    Any `nn.Module` with `nn.Conv2d` inside will do. Only the updates require gradients.
+
+    Args:
+        net: the network; it stays as it was.
+        convs: names of convs, or patterns of names with `*` and `?`.
+        rank: of every update, in loralib's sense.
+        alpha: updates are multiplied by `alpha / rank`.
+        seed: of the random numbers that they start from.
+
+    Raises:
+        ValueError: a pattern matches no conv, or the network has updates already.
+        MissingExtraError: PyTorch is not installed.
+    """
+    with needs_extra("train", "attach"):
+        from dsclora.training import convlora
+    patterns = [convs] if isinstance(convs, str) else convs
+    return convlora.attach(net, [convlora.Target(pattern, rank, alpha) for pattern in patterns], seed)
+
+
+def evaluate(
+    model: "Model | PathLike", folder: PathLike, *, protocol: Literal["classic-y", "ntire-rgb"] = "classic-y"
+) -> Scores:
+    """Measure PSNR and SSIM over a folder, as `dsclora evaluate` does.
+
+    Args:
+        model: a loaded model, or what `load` takes.
+        folder: originals, or `HR/` with `LRx4/` and the like.
+        protocol: how the figures are computed.
+
+    Raises:
+        ImageError: no pictures, or one that cannot be measured.
+    """
+    opened = model if isinstance(model, Model) else load(model)
+    chosen = metrics.protocol(protocol, opened.scale)
+    pairs = find_pairs(Path(folder), opened.scale)
+    if not pairs:
+        raise ImageError(f"{folder}: no pictures to measure on")
+    scores = measure.scores(lambda lr: measure.as_published(opened.engine, lr), pairs, opened.scale, chosen)
+    psnr, ssim = measure.mean(scores)
+    return Scores(chosen.describe(), psnr, ssim, tuple(scores))
+
+
+def export(
+    model: "Model | PathLike",
+    to: Target,
+    folder: PathLike,
+    *,
+    precision: ExportPrecision = "fp32",
+    size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Write a model for another runtime, verified there, as `dsclora export` does.
+
+    Args:
+        model: a loaded model, or what `load` takes.
+        to: "onnx", "openvino", "ncnn", "spandrel", "torchscript" or "pt2".
+        folder: to write into.
+        precision: "fp32" or "fp16".
+        size: (height, width) of the one input that the file takes; by default any.
+        overwrite: replace existing files.
+
+    Raises:
+        UsageError, MissingExtraError, EngineError, OutputError: as the command says.
+    """
+    from dsclora.exports import export as exporter
+
+    return exporter.export(_network(model), to, Path(folder), precision=precision, size=size, overwrite=overwrite)
+
+
+def _adapter(adapter: "PathLike | Adapter") -> Adapter:
+    return adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
+
+
+def _network(model: "Model | PathLike") -> Network:
+    return model.network if isinstance(model, Model) else load(model).network
