@@ -1,4 +1,4 @@
-"""Weights become the ONNX graph: the one definition of inference, which every runtime runs and every export ships."""
+"""The ONNX definition of SPAN, which OpenVINO and ONNX Runtime run and exports ship."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def build(
     size: tuple[int, int] | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> onnx.ModelProto:
-    """The network as ONNX, normalisation, clipping and conversion included.
+    """Build the network as ONNX, normalisation, clipping and conversion included.
 
     Args:
         model: plain weights.
@@ -47,7 +47,7 @@ def build(
         raise ValueError(f"dtype must be uint8, uint16 or float32, got {dtype}")
     element, integers = elements[dtype.type], dtype.kind == "u"
     peak = float(np.iinfo(dtype).max) if integers else 1.0
-    graph, weights = Builder(ranges or {}), model.weights
+    graph = Builder(ranges or {})
 
     x = graph.node("Cast", [INPUT], to=TensorProto.FLOAT) if integers else INPUT
     # (x / peak - mean) * range
@@ -57,6 +57,22 @@ def build(
 
     if half:
         x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT16), np.dtype(np.float16)
+    x = _body(graph, x, model)
+    if half:
+        x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT), np.dtype(np.float32)
+    if integers:
+        x = graph.node("Round", [graph.node("Mul", [x, graph.constant(np.array(peak))])])
+    x = graph.node("Clip", [x, graph.constant(np.array(0.0)), graph.constant(np.array(peak))])
+    if integers:
+        x = graph.node("Cast", [x], to=element)
+    graph.nodes[-1].output[0] = OUTPUT
+
+    return _model(graph, model, element, size)
+
+
+def _body(graph: "Builder", x: str, model: SpanNetwork) -> str:
+    """Add what lies between normalised pixels and enlarged ones: all convs, and the pixel shuffle."""
+    weights = model.weights
     first = graph.conv(x, weights, "conv_1.eval_conv")
     x, depths = first, []
     for block in range(1, BLOCKS + 1):
@@ -69,16 +85,11 @@ def build(
     deep = graph.conv(x, weights, "conv_2.eval_conv")
     x = graph.node("Concat", [first, deep, depths[0], inner], axis=1)
     x = graph.conv(graph.conv(x, weights, "conv_cat"), weights, "upsampler.0")
-    x = graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
-    if half:
-        x, graph.dtype = graph.node("Cast", [x], to=TensorProto.FLOAT), np.dtype(np.float32)
-    if integers:
-        x = graph.node("Round", [graph.node("Mul", [x, graph.constant(np.array(peak))])])
-    x = graph.node("Clip", [x, graph.constant(np.array(0.0)), graph.constant(np.array(peak))])
-    if integers:
-        x = graph.node("Cast", [x], to=element)
-    graph.nodes[-1].output[0] = OUTPUT
+    return graph.node("DepthToSpace", [x], blocksize=model.scale, mode="CRD")
 
+
+def _model(graph: "Builder", model: SpanNetwork, element: int, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """Make the ONNX model of a finished graph, for pictures of one size or of any."""
     before: list[str | int | None] = ["batch", 3, "height", "width"]
     after: list[str | int | None] = ["batch", 3, "height_out", "width_out"]
     if size is not None:
@@ -95,7 +106,7 @@ def build(
 
 
 class Builder:
-    """Nodes and constants as they are added."""
+    """A graph in the making: its nodes and constants, in the order in which they are added."""
 
     def __init__(self, ranges: Mapping[str, Range] | None = None) -> None:
         self._ranges = ranges or {}
@@ -104,13 +115,13 @@ class Builder:
         self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the constants to come
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        """Name of its output."""
+        """Add a node and return the name of its output."""
         output = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def constant(self, value: npt.NDArray[Any], name: str = "") -> str:
-        """Name of an initializer."""
+        """Add an initializer and return its name."""
         name = name or f"constant_{len(self.initializers)}"
         self.initializers.append(
             numpy_helper.from_array(np.ascontiguousarray(value, self.dtype).reshape(value.shape), name)
@@ -118,7 +129,7 @@ class Builder:
         return name
 
     def conv(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str, stride: int = 1) -> str:
-        """A conv as large as its input, or with a stride and no padding."""
+        """Add a conv, padded to the size of its input, or with a stride and no padding."""
         if prefix in self._ranges:
             x, names = self._in_int8(x, tensors, prefix)
         else:
@@ -128,7 +139,7 @@ class Builder:
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[pad] * 4, strides=[stride] * 2)
 
     def _in_int8(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[str, list[str]]:
-        """A conv's input, weight and bias; the first two rounded as `quantized.QuantizedConv` rounds them.
+        """Add a conv's input, weight and bias; the first two rounded as `fake_quant.QuantizedConv` rounds them.
 
         The bias goes in as int32 multiples of what products are counted in, as runtimes want it: exact but for half of
         such a step.
@@ -157,5 +168,5 @@ class Builder:
         return name
 
     def silu(self, x: str) -> str:
-        """`x * sigmoid(x)`."""
+        """Add `x * sigmoid(x)`."""
         return self.node("Mul", [x, self.node("Sigmoid", [x])])
