@@ -17,7 +17,7 @@ _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf
 
 
 def examine() -> dict[str, Any]:
-    """Versions, processor, runtimes and bundled models, ready for JSON.
+    """Return versions, processor, runtimes and bundled models, ready for JSON.
 
     Looks, but runs no network; of PyTorch, when installed, devices and the precision it trains in are asked for.
     """
@@ -68,7 +68,7 @@ def _torch_sees(device: str) -> bool:
 
 
 def _cpu_trains_in() -> str | None:
-    """What training computes in on this CPU, where the recipe leaves it open."""
+    """Return the precision of training on this CPU, where the recipe leaves it open."""
     if _version("torch") is None:
         return None
     import torch
@@ -79,7 +79,7 @@ def _cpu_trains_in() -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    """Name and the instruction sets that matter, where the system tells (Linux)."""
+    """Return the name and the instruction sets that matter, where the system tells (Linux)."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     if sys.platform == "linux":
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""How good a model is: PSNR and SSIM over a folder, by a named protocol."""
+"""Evaluate a model: PSNR and SSIM over a folder, by a named protocol."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from dsclora.pictures.pairs import Pair, read_pair
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of one picture.
+    """The scores of one picture.
 
     Attributes:
         name: of the picture.
@@ -32,7 +32,7 @@ class Score:
 
 
 def as_published(engine: Engine, lr: Uint8) -> Uint8:
-    """The network's picture as the literature runs it: whole, its own zero borders, rounded to uint8."""
+    """Enlarge as the literature does: whole, its own zero borders, rounded to uint8."""
     return enlarge(engine, lr, border="zero", tile=max(lr.shape[:2]))
 
 
@@ -83,7 +83,7 @@ def evaluate(
 def scores(
     run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
 ) -> list[Score]:
-    """Of every picture, as `evaluate`, where a mean of some would mislead.
+    """Score every picture as `evaluate` does, or none: a mean over some would mislead.
 
     Raises:
         ImageError: one cannot be measured.
@@ -97,7 +97,7 @@ def scores(
 
 
 def mean(scores: list[Score]) -> tuple[float, float]:
-    """Mean PSNR and SSIM, as papers report them (the mean of the dB values).
+    """Return mean PSNR and SSIM, as papers report them (the mean of the dB values).
 
     Raises:
         ValueError: no scores.

@@ -25,10 +25,10 @@ COUNTED_AT = (256, 256)  # (height, width) of the input for MACs and activations
 
 @dataclass(frozen=True)
 class Preset:
-    """How a challenge scores: the weighted sum of `exp(2 * value / baseline's)`, lower is better.
+    """The scoring of a challenge: the weighted sum of `exp(2 * value / baseline's)`, lower is better.
 
     Attributes:
-        baseline: which network is the baseline.
+        baseline: the name of the baseline network.
         weights: of runtime, MACs and parameters.
         valid, test: PSNR in dB to be reached on DIV2K_LSDIR valid and test.
     """
@@ -39,9 +39,9 @@ class Preset:
     test: float = 26.99
 
     def scores(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-        """Of each criterion, and "final"."""
-        made = {key: float(np.exp(2 * values[key] / baseline[key])) for key in self.weights}
-        return made | {"final": sum(weight * made[key] for key, weight in self.weights.items())}
+        """Return the score of each criterion, and "final"."""
+        scores = {key: float(np.exp(2 * values[key] / baseline[key])) for key in self.weights}
+        return scores | {"final": sum(weight * scores[key] for key, weight in self.weights.items())}
 
 
 PRESETS = {

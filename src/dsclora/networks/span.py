@@ -60,12 +60,12 @@ class SpanNetwork:
 
     Attributes:
         weights: float32 arrays under the plain keys: `<conv>.weight` (out, in, k, k) and `<conv>.bias` (out,).
-        scale: the factor it enlarges by.
+        scale: the factor that it enlarges by.
         channels: feature channels C.
         mean, range: the network computes on `(rgb - mean) * range`, RGB in 0..1.
-        training: where it came from, any JSON object.
+        training: its origin, any JSON object.
         license: SPDX identifier or a sentence.
-        name: what to call it in reports; not stored.
+        name: its name in reports; not stored.
     """
 
     weights: Mapping[str, Float32]
@@ -137,7 +137,7 @@ class SpanNetwork:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network has."""
+        """The number of its trained values."""
         return sum(t.size for t in self.weights.values())
 
     @property
@@ -147,7 +147,7 @@ class SpanNetwork:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the model computes: `sha256` covers the tensors alone."""
+        """The hash of what the model computes; `sha256` covers the tensors alone."""
         return hashlib.sha256(f"{self.sha256} {self.mean} {self.range}".encode()).hexdigest()
 
 
@@ -163,7 +163,7 @@ def _ranged(model: SpanNetwork, value_range: float) -> dict[str, Any]:
 
 
 def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.einsum) -> tuple[Any, Any]:
-    """The one 3x3 conv that equals a Conv3XC: 1x1, 3x3, 1x1 in a row plus a 1x1 skip.
+    """Return the one 3x3 conv that equals a Conv3XC: 1x1, 3x3, 1x1 in a row plus a 1x1 skip.
 
     Exact everywhere, borders included, because the training form pads by zeros before its first 1x1, and by
     exactly what that 1x1 and its bias make of the zeros here.
@@ -185,11 +185,11 @@ def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.e
 
 
 def identify(tensors: Mapping[str, Any], what: str) -> tuple[int, int]:
-    """Channels and scale of plain SPAN tensors, told from their shapes.
+    """Find channels and scale of plain SPAN tensors from their shapes.
 
     Args:
         tensors: by plain key; anything with `.shape`.
-        what: how errors name it.
+        what: its name in errors.
 
     Raises:
         ModelError: not a plain SPAN; says what it looks like.
@@ -241,7 +241,7 @@ def _looks_like(tensors: Mapping[str, Any], missing: list[str], extra: list[str]
 
 
 def describe(model: SpanNetwork) -> dict[str, Any]:
-    """What there is to know of a model, ready for JSON."""
+    """Return what there is to know of a model, ready for JSON."""
     return {
         "name": model.name,
         "format": FORMAT,

@@ -29,7 +29,7 @@ class PlainConv(nn.Module):
         self.eval_conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) to (N, outputs, h, w)."""
+        """Map (N, inputs, h, w) to (N, outputs, h, w)."""
         return self.eval_conv(x)  # type: ignore[no-any-return]
 
 
@@ -50,12 +50,12 @@ class Conv3XC(nn.Module):
         )
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Weight (outputs, inputs, 3, 3) and bias (outputs,) of the equal plain conv, in full precision."""
+        """Return weight (outputs, inputs, 3, 3) and bias (outputs,) of the equal plain conv, in full precision."""
         with torch.autocast(self.sk.weight.device.type, enabled=False):
             return collapse_conv3xc(dict(self.named_parameters()), torch.einsum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) to (N, outputs, h, w)."""
+        """Map (N, inputs, h, w) to (N, outputs, h, w)."""
         return functional.conv2d(x, *self.merged(), padding=1)
 
 
@@ -69,7 +69,7 @@ class SPAB(nn.Module):
         self.c3_r = conv(channels, channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) to the block's output and its first activation, both (N, C, h, w)."""
+        """Map (N, C, h, w) to the block's output and its first activation, both (N, C, h, w)."""
         inner = functional.silu(self.c1_r(x))
         o3 = self.c3_r(functional.silu(self.c2_r(inner)))
         return (o3 + x) * (torch.sigmoid(o3) - 0.5), inner
@@ -185,7 +185,7 @@ def to_training_form(net: Span, plain: SpanNetwork) -> None:
 
 
 def collapse(net: Span) -> Span:
-    """The plain network that computes the same function: every `Conv3XC` replaced by its one 3x3 conv.
+    """Return the plain network that computes the same function: every `Conv3XC` replaced by its one 3x3 conv.
 
     Args:
         net: training form (or plain: then this is a copy). It is left as it was.
@@ -206,14 +206,14 @@ def collapse(net: Span) -> Span:
 
 
 def from_network(model: SpanNetwork) -> Span:
-    """A plain network in evaluation mode from the content of a file, float32 on the CPU."""
+    """Make a plain network in evaluation mode, float32 on the CPU."""
     net = Span(model.channels, model.scale, model.mean, model.range)
     net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in model.weights.items()})
     return net.eval()
 
 
 def to_network(net: Span, training: Mapping[str, Any], license: str) -> SpanNetwork:
-    """The content of a file from a network of either form."""
+    """Make the content of a model file from a network of either form."""
     plain = collapse(net)
     mean = [round(value, 6) for value in plain.mean.flatten().tolist()]  # float32 kept 0.4488 as 0.44879999...
     tensors = {k: v.float().cpu().numpy() for k, v in plain.state_dict().items()}
@@ -221,7 +221,7 @@ def to_network(net: Span, training: Mapping[str, Any], license: str) -> SpanNetw
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context for a stage's forward pass.
+    """Return the context for a stage's forward pass.
 
     Args:
         precision: as `recipes.Stage.precision`.
@@ -231,7 +231,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What "auto" means on a device: "bf16" on GPUs and x86 processors that have it (AVX512_BF16), else "fp32".
+    """Return what "auto" means on a device: "bf16" on GPUs and x86 processors that have it (AVX512_BF16), else "fp32".
 
     On a processor without, a step took ten times as long in bf16 as in fp32 (measured, AVX2).
     """
@@ -244,12 +244,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def to_tensor(batch: Uint8, device: torch.device | str = "cpu") -> Tensor:
-    """(N, 3, h, w) uint8 to float32 in 0..1, channels last, on a device."""
+    """Convert (N, 3, h, w) uint8 to float32 in 0..1, channels last, on a device."""
     return torch.from_numpy(batch).to(device).float().div(255).to(memory_format=torch.channels_last)
 
 
 def uint8_function(net: nn.Module) -> Callable[[Uint8], Uint8]:
-    """A function from an LR picture (h, w, 3) to the network's picture (h * scale, w * scale, 3), in full precision."""
+    """Return a function, in full precision, from an LR picture (h, w, 3) to (h * scale, w * scale, 3)."""
     net = net.eval()
     device = next(net.parameters()).device
 
