@@ -6,14 +6,11 @@ missing, and an ImportError of our own modules is what it is: a bug.
 
 from importlib import import_module
 
-from dsclora.errors import MissingExtraError
+from dsclora.errors import needs_extra
 
 PACKAGES = ("torch", "pydantic", "scipy", "jinja2")
-"""What training imports of the extra; TensorBoard is used where it is there."""
+"""The packages of the extra that training imports; TensorBoard is used where it is there."""
 
-for _package in PACKAGES:
-    try:
+with needs_extra("train", "training"):
+    for _package in PACKAGES:
         import_module(_package)
-    except ImportError as error:  # of the package, or of one that it needs in turn
-        _missing = (error.name or _package).partition(".")[0]
-        raise MissingExtraError(_missing, "train", "training") from error
