@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from dsclora.weights import Model
 
 Precision = Literal["fp32", "bf16"]
 Batch = npt.NDArray[Any]
+Pixels = npt.NDArray[Any]
 TILE = 512
 """Side of the windows for runtimes that hold all of a window's activations."""
 _AT_ONCE = 4  # pictures; each takes its memory
@@ -50,6 +51,26 @@ class Engine(Protocol):
             ValueError: another dtype or shape.
             OutOfMemoryError: a smaller batch or tile may fit.
             EngineError: the runtime failed.
+        """
+        ...
+
+
+@runtime_checkable
+class CroppingEngine(Protocol):
+    """An `Engine` that can leave out what only the margins of a window need, and runs any size at the same speed."""
+
+    def enlarge_crop(self, source: Pixels, target: Pixels, top: int, left: int) -> None:
+        """Enlarge the part of a window that begins at a pixel; the rest is what the network sees around it.
+
+        Args:
+            source: the window, (h, w, 3), RGB, any strides; uint8, uint16 or float32 as `Engine` takes them.
+            target: (part's h * scale, part's w * scale, 3), the same dtype, any strides; filled with the pixels that the
+                part has in the whole window's result.
+            top, left: the part's first pixel.
+
+        Raises:
+            ValueError: another dtype or shape, or a part that reaches out of the window.
+            MemoryError: a smaller window may fit.
         """
         ...
 
