@@ -51,8 +51,8 @@ def test_any_width_scale_and_size(
     assert np.abs(made - open_engine(model, "torch", threads=1)(batch)).max() < 3e-5
 
 
-# what streams through several bands, slabs (256 rows with one thread, 128 with more) and strips (91 tiles of 4 pixels, from
-# 657 pixels on), by one to many threads
+# what streams through several bands, slabs (256 rows with one thread, 128 with more) and strips (91 tiles of 4 pixels,
+# from 657 pixels on), by one to many threads
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize(

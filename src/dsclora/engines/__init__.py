@@ -57,15 +57,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class CroppingEngine(Protocol):
-    """An `Engine` that can leave out what only the margins of a window need, and runs any size at the same speed."""
+    """An `Engine` that can leave out what only a window's margins need; any size runs at the same speed."""
 
     def enlarge_crop(self, source: Pixels, target: Pixels, top: int, left: int) -> None:
         """Enlarge the part of a window that begins at a pixel; the rest is what the network sees around it.
 
         Args:
             source: the window, (h, w, 3), RGB, any strides; uint8, uint16 or float32 as `Engine` takes them.
-            target: (part's h * scale, part's w * scale, 3), the same dtype, any strides; filled with the pixels that the
-                part has in the whole window's result.
+            target: (part's h * scale, part's w * scale, 3), the same dtype, any strides; filled with the pixels that
+                the part has in the whole window's result.
             top, left: the part's first pixel.
 
         Raises:
