@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 DEMO := .venv-demo
-NATIVE := native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/*.?pp native/src/*/*.py)
+NATIVE := native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/*.?pp native/src/*.h native/python/*.?pp native/python/*/*.py)
 # any torch >= 2.6 works; on Linux the one of PyPI brings CUDA, and this does not:
 #   make TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu' test
 TORCH ?= torch==2.13.0

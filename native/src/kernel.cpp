@@ -19,11 +19,23 @@ struct Vec4 {
     Vec at[4];
 };
 
-// Input transform B^T d B of one channel. `top` points to tile `t` of the first phase in each of six rows; results go to
-// out[position * step].
+// Where the lanes of a vector lie: in one row of tiles, or as many in each of PARTS rows.
+template <int PARTS>
+struct Lanes {
+    const float* at[PARTS];
+    Vec load(ptrdiff_t offset) const { return load_parts(at, offset); }
+};
+template <>
+struct Lanes<1> {
+    const float* at[1];
+    Vec load(ptrdiff_t offset) const { return ::DSCLORA_ISA::load(at[0] + offset); }
+};
+
+// Input transform B^T d B of one channel. Its 6 x 6 pixels are at top[row] + column[column]; results go to out[position *
+// step].
 template <bool LOWER>
-inline void transform_input_half(const float* const top[6], ptrdiff_t pitch, float* out, ptrdiff_t step) {
-    const ptrdiff_t column[6] = {3 * pitch - 1, 0, pitch, 2 * pitch, 3 * pitch, 1};
+inline __attribute__((always_inline)) void transform_input_half(const float* const top[6], const ptrdiff_t column[6],
+                                                                float* out, ptrdiff_t step) {
     Vec w[3][6];
 #pragma GCC unroll 6
     for (int j = 0; j < 6; ++j) {
@@ -55,6 +67,31 @@ inline void transform_input_half(const float* const top[6], ptrdiff_t pitch, flo
         store(o + 4 * step, c - 2.0f * e);
         store(o + 5 * step, 4.0f * w[i][1] + (w[i][5] - 5.0f * w[i][3]));
     }
+}
+
+// Of the tiles that are `offset` floats into their rows.
+template <int PARTS>
+inline __attribute__((always_inline)) void transform_input(const TileRow* tile_rows, int source, ptrdiff_t offset,
+                                                           ptrdiff_t pitch, float* out, ptrdiff_t step) {
+    const ptrdiff_t column[6] = {3 * pitch - 1, 0, pitch, 2 * pitch, 3 * pitch, 1};
+    const float* top[6];
+    if (PARTS == 1) {
+        for (int i = 0; i < 6; ++i) top[i] = tile_rows[0].rows[source][i] + offset;
+        transform_input_half<false>(top, column, out, step);
+        transform_input_half<true>(top, column, out, step);
+        return;
+    }
+    constexpr ptrdiff_t side_by_side[6] = {0, LANES, 2 * LANES, 3 * LANES, 4 * LANES, 5 * LANES};
+    alignas(sizeof(Vec)) float gathered[36 * LANES];
+    for (int i = 0; i < 6; ++i) {
+        Lanes<PARTS> lanes;
+        for (int n = 0; n < PARTS; ++n) lanes.at[n] = tile_rows[n].rows[source][i] + offset;
+        top[i] = gathered + 6 * i * LANES;
+#pragma GCC unroll 6
+        for (int j = 0; j < 6; ++j) store(gathered + (6 * i + j) * LANES, lanes.load(column[j]));
+    }
+    transform_input_half<false>(top, side_by_side, out, step);
+    transform_input_half<true>(top, side_by_side, out, step);
 }
 
 // Output transform A^T m A of one channel: sums at sums[position * step]; the pixels of row `a` go to row(a, pixels[4]).
@@ -157,49 +194,88 @@ void shuffle_row(const float* y, ptrdiff_t phase, ptrdiff_t channel, int sub_row
     if (to == part) __builtin_memcpy(out, part, static_cast<size_t>(pixels) * SCALE * 3 * sizeof(T));
 }
 
+// What the tiles of a vector, or of a part of one, have become: LR pixel (x, row) is the first.
+struct Sums {
+    const float* y;  // [row of the tile][phase][channel][lane]
+    ptrdiff_t phase, channel;
+    int row, x, pixels;
+};
+
 template <typename T, int SCALE>
-void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile, float peak) {
+void shuffle(const Call& call, const Sums& sums, float peak) {
     const Picture& p = *call.picture;
-    const int x = 4 * tile, left = call.width - x;
+    const int left = call.right - sums.x;
     if (left <= 0) return;
     for (int a = 0; a < 4; ++a) {
-        const int row = call.y + a;
-        if (row < 0 || row * SCALE >= p.height) continue;
+        const int row = sums.row + a;
+        if (row < call.top || row >= call.bottom) continue;
         for (int i = 0; i < SCALE; ++i) {
-            char* out = static_cast<char*>(p.data) + (row * SCALE + i) * p.row + x * SCALE * p.column;
-            shuffle_row<T, SCALE>(y + 4 * a * phase, phase, channel, i, peak, out, left < 4 * LANES ? left : 4 * LANES);
+            char* out =
+                static_cast<char*>(p.data) + ((row - call.top) * SCALE + i) * p.row + (sums.x - call.left) * SCALE * p.column;
+            shuffle_row<T, SCALE>(sums.y + 4 * a * sums.phase, sums.phase, sums.channel, i, peak, out,
+                                  left < sums.pixels ? left : sums.pixels);
         }
     }
 }
 
 template <int SCALE>
-void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile) {
+void shuffle(const Call& call, const Sums& sums) {
     switch (call.picture->kind) {
         case Pixel::u8:
-            return shuffle<uint8_t, SCALE>(call, y, phase, channel, tile, 255.0f);
+            return shuffle<uint8_t, SCALE>(call, sums, 255.0f);
         case Pixel::u16:
-            return shuffle<uint16_t, SCALE>(call, y, phase, channel, tile, 65535.0f);
+            return shuffle<uint16_t, SCALE>(call, sums, 65535.0f);
         case Pixel::f32:
-            return shuffle<float, SCALE>(call, y, phase, channel, tile, 1.0f);
+            return shuffle<float, SCALE>(call, sums, 1.0f);
     }
 }
 
-void shuffle(const Call& call, const float* y, ptrdiff_t phase, ptrdiff_t channel, int tile) {
+void shuffle(const Call& call, const Sums& sums) {
     switch (call.scale) {
         case 1:
-            return shuffle<1>(call, y, phase, channel, tile);
+            return shuffle<1>(call, sums);
         case 2:
-            return shuffle<2>(call, y, phase, channel, tile);
+            return shuffle<2>(call, sums);
         case 3:
-            return shuffle<3>(call, y, phase, channel, tile);
+            return shuffle<3>(call, sums);
         case 4:
-            return shuffle<4>(call, y, phase, channel, tile);
+            return shuffle<4>(call, sums);
     }
 }
 
-// J vectors of tiles, from the input's transform to the finished pixels.
-template <Finish F, int J>
-void run(const Call& call, int tile) {
+// The shares of two more pictures by the 1x1 conv: to y[(4 * row + phase) * y_step]. Vectors whose lanes lie apart are put
+// together in `gathered` first.
+template <int J, int PARTS>
+void multiply_points(const Call& call, const TileRow* tile_rows, int tile, float* gathered, float* y, ptrdiff_t y_step) {
+    Conv part = call.pointwise;
+    part.inputs /= 2;
+    for (int a = 0; a < 4; ++a) {
+        bool needed = false;
+        for (int n = 0; n < PARTS; ++n) needed |= tile_rows[n].out[a] != nullptr;
+        if (!needed) continue;
+        for (int b = 0; b < 4; ++b)
+            for (int source = 0; source < 2; ++source) {
+                const float* inputs = tile_rows[0].points[source][a] + b * call.pitch + tile;
+                ptrdiff_t step = 4 * call.pitch;
+                if (PARTS > 1) {
+                    Lanes<PARTS> lanes;
+                    for (int n = 0; n < PARTS; ++n) lanes.at[n] = tile_rows[n].points[source][a] + b * call.pitch + tile;
+                    for (int c = 0; c < part.inputs; ++c) store(gathered + c * LANES, lanes.load(c * step));
+                    inputs = gathered;
+                    step = LANES;
+                }
+                multiply_blocks<J>(part, part.weights + source * part.inputs * part.outputs, inputs, step,
+                                   y + (4 * a + b) * y_step, part.inputs, source);
+            }
+    }
+}
+
+// J vectors of tiles, from the input's transform to the finished pixels. A vector's lanes are tiles from `tile` on in one row
+// of tiles, or as many in each of PARTS rows.
+template <Finish F, int J, int PARTS>
+void run(const Call& call, const TileRow* tile_rows, int tile) {
+    static_assert(J == 1 || PARTS == 1, "vectors whose lanes lie apart come one at a time");
+    constexpr int WIDTH = LANES / PARTS;
     const Conv& conv = call.conv;
     float* const v = call.scratch;
     const ptrdiff_t v_step = static_cast<ptrdiff_t>(conv.inputs) * J * LANES;
@@ -211,59 +287,88 @@ void run(const Call& call, int tile) {
     for (int source = 0; source < 2; ++source)
         for (int c = 0; c < call.channels[source]; ++c)
             for (int j = 0; j < J; ++j, to += LANES) {
-                const float* top[6];
-                for (int i = 0; i < 6; ++i) top[i] = call.rows[source][i] + 4 * c * call.pitch + tile + j * LANES;
-                transform_input_half<false>(top, call.pitch, to, v_step);
-                transform_input_half<true>(top, call.pitch, to, v_step);
+                transform_input<PARTS>(tile_rows, source, 4 * c * call.pitch + tile + j * LANES, call.pitch, to, v_step);
             }
 
     const float* weights = conv.weights;
     for (int p = 0; p < POSITIONS; ++p)
         weights = multiply_blocks<J>(conv, weights, v + p * v_step, J * LANES, m + p * m_step, conv.inputs, false);
 
-    if (F == Finish::join)
-        for (int a = 0; a < 4; ++a)
-            for (int b = 0; b < 4 && call.out[a]; ++b) {
-                Conv part = call.pointwise;
-                part.inputs /= 2;
-                for (int source = 0; source < 2; ++source)
-                    multiply_blocks<J>(part, part.weights + source * part.inputs * part.outputs,
-                                       call.points[source][a] + b * call.pitch + tile, 4 * call.pitch, y + (4 * a + b) * m_step,
-                                       part.inputs, source);
-            }
+    if (F == Finish::join) multiply_points<J, PARTS>(call, tile_rows, tile, v, y, m_step);
 
     for (int j = 0; j < J; ++j) {
         Int inside[4];
-        for (int b = 0; b < 4; ++b) inside[b] = load_int(call.inside + b * call.inside_pitch + tile + j * LANES);
+        for (int b = 0; b < 4; ++b) {
+            Lanes<PARTS> mask;
+            for (const float*& at : mask.at)
+                at = reinterpret_cast<const float*>(call.inside + b * call.inside_pitch + tile + j * LANES);
+            inside[b] = (Int)mask.load(0);
+        }
         for (int n = 0; n < conv.outputs; ++n) {
             const ptrdiff_t at = 4 * n * call.pitch + tile + j * LANES;
             float* const here = y + (n * J + j) * LANES;
-            transform_output(m + (n * J + j) * LANES, m_step, conv.bias[n],
-                             [&](int a, Vec4 made) __attribute__((always_inline)) {
-                                 if (F != Finish::pixels && !call.out[a]) return;
+            transform_output(
+                m + (n * J + j) * LANES, m_step, conv.bias[n], [&](int a, Vec4 sums) __attribute__((always_inline)) {
+                    float* out[PARTS];
+                    Lanes<PARTS> residual;
+                    bool needed = F == Finish::pixels;
+                    for (int part = 0; part < PARTS; ++part) {
+                        out[part] = tile_rows[part].out[a];
+                        residual.at[part] = tile_rows[part].residual[a];
+                        needed |= out[part] != nullptr;
+                    }
+                    if (!needed) return;
 #pragma GCC unroll 4
-                                 for (int b = 0; b < 4; ++b) {
-                                     Vec x = made.at[b];
-                                     if (F == Finish::silu) x = x * sigmoid(x);
-                                     if (F == Finish::attend)
-                                         x = (x + load(call.residual[a] + at + b * call.pitch)) * (sigmoid(x) - 0.5f);
-                                     if (F == Finish::join) x += load(here + (4 * a + b) * m_step);
-                                     if (F == Finish::pixels)
-                                         store(here + (4 * a + b) * m_step, x);
-                                     else
-                                         store(call.out[a] + at + b * call.pitch, (Vec)((Int)x & inside[b]));
-                                 }
-                             });
+                    for (int b = 0; b < 4; ++b) {
+                        Vec x = sums.at[b];
+                        if (F == Finish::silu) x = x * sigmoid(x);
+                        if (F == Finish::attend) x = (x + residual.load(at + b * call.pitch)) * (sigmoid(x) - 0.5f);
+                        if (F == Finish::join) x += load(here + (4 * a + b) * m_step);
+                        if (F == Finish::pixels) {
+                            store(here + (4 * a + b) * m_step, x);
+                            continue;
+                        }
+                        x = (Vec)((Int)x & inside[b]);
+                        if (PARTS == 1) store(out[0] + at + b * call.pitch, x);
+                        if (PARTS == 1) continue;
+                        float lanes[LANES];
+                        store(lanes, x);
+                        for (int part = 0; part < PARTS; ++part)
+                            if (out[part])
+                                __builtin_memcpy(out[part] + at + b * call.pitch, lanes + part * WIDTH, WIDTH * sizeof(float));
+                    }
+                });
         }
-        if (F == Finish::pixels) shuffle(call, y + j * LANES, m_step, J * LANES, tile + j * LANES);
+        for (int part = 0; F == Finish::pixels && part < PARTS; ++part)
+            shuffle(call,
+                    {y + j * LANES + part * WIDTH, m_step, J * LANES, tile_rows[part].y, 4 * (tile + j * LANES), 4 * WIDTH});
     }
+}
+
+// Tiles [tile, last) of one row.
+template <Finish F>
+void run_row(const Call& call, const TileRow* row, int tile, int last) {
+    for (; tile + LANES < last; tile += 2 * LANES) run<F, 2, 1>(call, row, tile);
+    if (tile < last) run<F, 1, 1>(call, row, tile);
+}
+
+// PARTS rows: the tiles that whole vectors leave of each go into one together.
+template <Finish F, int PARTS>
+void run_together(const Call& call, const TileRow* rows) {
+    const int last = call.last - (call.last - call.first) % LANES;
+    for (int n = 0; n < PARTS; ++n) run_row<F>(call, rows + n, call.first, last);
+    run<F, 1, PARTS>(call, rows, last);
 }
 
 template <Finish F>
 void run_all(const Call& call) {
-    int tile = call.first;
-    for (; tile + LANES < call.last; tile += 2 * LANES) run<F, 2>(call, tile);
-    if (tile < call.last) run<F, 1>(call, tile);
+    const int rest = (call.last - call.first) % LANES;
+    int n = 0;
+    if (rest && rest <= LANES / MOST_PARTS)
+        for (; n + MOST_PARTS <= call.count; n += MOST_PARTS) run_together<F, MOST_PARTS>(call, call.tile_rows + n);
+    if (rest && rest <= LANES / 2)
+        for (; n + 2 <= call.count; n += 2) run_together<F, 2>(call, call.tile_rows + n);
+    for (; n < call.count; ++n) run_row<F>(call, call.tile_rows + n, call.first, call.last);
 }
 
 void conv(const Call& call) {

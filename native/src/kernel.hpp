@@ -37,26 +37,34 @@ struct Picture {
     ptrdiff_t row = 0, column = 0, band = 0;
 };
 
-// One row of tiles, four rows of pixels, of one conv.
+// One row of tiles, four rows of pixels from `y` on. Every pointer is to tile 0 of the picture, though few of its tiles may be
+// in memory.
+struct TileRow {
+    int y = 0;
+    // Two pictures side by side in the channels; rows y - 1 .. y + 4; rows outside of the picture are rows of zeros.
+    const float* rows[2][6] = {};
+    float* out[4] = {};              // null where a row is not needed or outside of the picture
+    const float* residual[4] = {};   // for `attend`
+    const float* points[2][4] = {};  // for `join`
+};
+
+// Rows of tiles of one conv.
 struct Call {
     Conv conv;
-    // Two pictures side by side in the channels; rows y - 1 .. y + 4; rows outside of the picture are rows of zeros. Rows and
-    // tiles are counted so that every pointer is to tile 0 of the picture, though few of its tiles may be there.
-    const float* rows[2][6] = {};
+    const TileRow* tile_rows = nullptr;
+    int count = 0;  // of them
     int channels[2] = {};
     Finish finish = Finish::linear;
-    float* out[4] = {};             // null where a row is outside of the picture
-    const float* residual[4] = {};  // for `attend`
-    Conv pointwise;                 // for `join`
-    const float* points[2][4] = {};
+    Conv pointwise;  // for `join`
     ptrdiff_t pitch = 0;
-    int first = 0, last = 0;          // tiles [first, last); what is made beyond, up to a whole vector, is not used
+    int first = 0, last = 0;          // tiles [first, last); the lanes beyond, up to a whole vector, are not used
     const int32_t* inside = nullptr;  // (4, inside_pitch): -1 where a pixel lies in the picture, else 0
     ptrdiff_t inside_pitch = 0;
     // for `pixels`
     const Picture* picture = nullptr;
-    int width = 0;  // pixels from here on belong to others
-    int y = 0, scale = 0;
+    int top = 0, left = 0;      // the LR pixel that the picture begins with; `left` is a multiple of 4
+    int bottom = 0, right = 0;  // LR pixels from here on belong to others
+    int scale = 0;
     float* scratch = nullptr;  // `Kernel::scratch` floats
 };
 

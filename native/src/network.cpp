@@ -48,17 +48,14 @@ std::vector<const Kernel*> kernels() {
     return found;
 }
 
-Network::Network(const Kernel& k, const std::vector<Weights>& body, const Weights& joint, const Weights& pointwise,
-                 const Weights& last, int s, const float mean[3], float range)
-    : scale(s), kernel(k), convs_(CONVS), range_(range), channels_(body[0].outputs) {
-    for (int n = 0; n < JOINT; ++n) pack(convs_[n], body[n]);
-    pack(convs_[JOINT], joint);
-    pack(convs_[JOINT + 1], last);
-    pack(pointwise_, pointwise);
+Network::Network(const Kernel& k, const FoldedSpan& folded, int s, const float mean[3], float range)
+    : kernel(k), scale(s), convs_(CONVS), range_(range), channels_(folded.convs[0].outputs) {
+    for (int n = 0; n < CONVS; ++n) pack(convs_[n], folded.convs[n]);
+    pack(pointwise_, folded.pointwise);
     std::copy(mean, mean + 3, mean_);
 }
 
-void Network::pack(Packed& to, const Weights& from) const {
+void Network::pack(Packed& to, const Layer& from) const {
     // G of F(4, 3): weights to Winograd's domain are G g G^T
     static const double g[6][3] = {{1 / 4., 0, 0},
                                    {-1 / 6., -1 / 6., -1 / 6.},
@@ -76,7 +73,8 @@ void Network::pack(Packed& to, const Weights& from) const {
             for (int b = 0, first = 0; b < blocks; first += small + (b < more), ++b)
                 for (int i = part * inputs; i < (part + 1) * inputs; ++i)
                     for (int o = first; o < first + small + (b < more); ++o) {
-                        const float* w = from.weight + (static_cast<size_t>(o) * from.inputs + i) * from.size * from.size;
+                        const float* w =
+                            from.weight.data() + (static_cast<size_t>(o) * from.inputs + i) * from.size * from.size;
                         double sum = w[0];
                         if (from.size == 3) {
                             sum = 0;
@@ -85,19 +83,20 @@ void Network::pack(Packed& to, const Weights& from) const {
                         }
                         to.weights.push_back(static_cast<float>(sum));
                     }
-    if (from.bias) to.bias.assign(from.bias, from.bias + from.outputs);
+    to.bias = from.bias;
     to.conv = {from.inputs, from.outputs, to.weights.data(), to.bias.data()};
 }
 
 namespace {
 
+// Columns [first, last) of a picture's row; column x goes to x + before.
 template <typename T>
 void read_row(const Picture& from, int y, int first, int last, const float mean[3], float range, float peak, float* to,
-              ptrdiff_t pitch) {
+              ptrdiff_t pitch, int before) {
     for (int c = 0; c < 3; ++c) {
         const char* p = static_cast<const char*>(from.data) + y * from.row + first * from.column + c * from.band;
         const float factor = range / peak, offset = -mean[c] * range;
-        for (int x = first; x < last; ++x, p += from.column) {
+        for (int x = first + before; x < last + before; ++x, p += from.column) {
             T sample;
             std::memcpy(&sample, p, sizeof(T));
             to[(4 * c + x % 4) * pitch + x / 4] = static_cast<float>(sample) * factor + offset;
@@ -105,119 +104,193 @@ void read_row(const Picture& from, int y, int first, int last, const float mean[
     }
 }
 
+// The rows of every ring that the wanted ones depend on, or its tiles: [first[r], last[r]). A ring needs all that a tile of the
+// next one reads, which makes the wanted pixels those of a run of the whole picture to the bit.
+struct Needed {
+    int first[CONVS + 1], last[CONVS + 1];
+};
+
+// Rows: those of ring r come in tiles of four that begin at 4 n - r. A tile reads one row before it and one behind.
+Needed needed_rows(int top, int bottom, int height) {
+    const int phase = CONVS % 4, begin = (top + phase) / 4 * 4 - phase, end = (bottom + phase + 3) / 4 * 4 - phase;
+    Needed rows;
+    for (int r = 0; r <= CONVS; ++r) {
+        rows.first[r] = std::max(begin - 3 * (CONVS - r), 0);
+        rows.last[r] = std::min(end + CONVS - r, height);
+    }
+    return rows;
+}
+
+Needed needed_tiles(int left, int right, int tiles) {
+    Needed needed;
+    for (int r = 0; r <= CONVS; ++r) {
+        needed.first[r] = std::max(left / 4 - (CONVS - r), 0);
+        needed.last[r] = std::min((right + 3) / 4 + CONVS - r, tiles);
+    }
+    return needed;
+}
+
 }  // namespace
 
-void Network::run(const Picture& from, const Picture& to, int threads) {
-    std::lock_guard<std::mutex> one_at_a_time(running_);
-    const int height = from.height, width = from.width;
+// One run. Columns are counted from the first tile's on, `RowBuffers::before` of which lie left of the picture.
+struct Network::Pass {
+    const Network& network;
+    const Picture &from, &to;
+    RowBuffers& buffers;
+    const int top, left, height;  // of the part; of the source
+    const Needed rows, tiles;
 
-    if (!frame_ || frame_->width != width || frame_->threads != threads) {
-        frame_.reset();  // before the next one is made
-        const int outputs = std::max(convs_[JOINT + 1].conv.outputs, channels_);
-        frame_ = std::make_unique<Frame>(width, threads, channels_, kernel.scratch(channels_ + 3, outputs));
+    Pass(const Network& n, const Picture& source, const Picture& target, RowBuffers& b, int y, int x)
+        : network(n),
+          from(source),
+          to(target),
+          buffers(b),
+          top(y),
+          left(b.before + x),
+          height(source.height),
+          rows(needed_rows(y, bottom(), height)),
+          tiles(needed_tiles(left, right(), b.tiles)) {
+        buffers.bands = (rows.last[CONVS] + CONVS + buffers.band_rows - 1) / buffers.band_rows;
     }
-    if (!crew_ || crew_->threads != threads) crew_ = std::make_unique<Crew>(threads);
-    Frame& f = *frame_;
 
-    f.bands = (height + CONVS + BAND - 1) / BAND;
-    const int64_t steps = int64_t{f.bands} * f.strips;
+    int bottom() const { return top + to.height / network.scale; }
+    int right() const { return left + to.width / network.scale; }
 
-    // What one step makes of a ring's rows, told to `row(y)`.
-    const auto rows_of = [&](int ring, int band, auto&& row) {
-        const int stop = std::min(BAND * (band + 1) - ring, height);
-        for (int y = std::max(BAND * band - ring, 0); y < stop; ++y) row(y);
-    };
+    // Calls `work(y)` for the rows that one step adds to a ring.
+    template <typename Work>
+    void for_rows(int ring, int band, Work work) const {
+        const int stop = std::min(buffers.band_rows * (band + 1) - ring, rows.last[ring]);
+        for (int y = std::max(buffers.band_rows * band - ring, rows.first[ring]); y < stop; ++y) work(y);
+    }
 
-    // Before a ring's rows are made: the column to the left is the one the strip before made, or zero; and zero is the column
+    // Before a ring's rows are computed: the column to the left is the one of the strip before, or zero; and zero is the column
     // to the right of the last strip. Afterwards the last column that is this strip's own is put aside for the next.
-    const auto begin = [&](int r, int band, int strip) {
-        if (f.strips == 1) return;
-        const float* margin = f.margin(r, band);
-        rows_of(r, band, [&](int y) {
-            float* row = f.row(r, strip, y);
-            for (int c = 0; c < f.rings[r].channels; ++c, row += 4 * f.pitch, ++margin) {
-                row[3 * f.pitch + f.start(strip) - 1] = strip ? *margin : 0.0f;
-                if (strip == f.strips - 1) row[f.tiles] = 0.0f;
+    void begin(int r, int band, int strip) const {
+        if (buffers.strips == 1) return;
+        const float* margin = buffers.margin(r, band);
+        for_rows(r, band, [&](int y) {
+            float* row = buffers.row(r, strip, y);
+            for (int c = 0; c < buffers.rings[r].channels; ++c, row += 4 * buffers.pitch, ++margin) {
+                row[3 * buffers.pitch + buffers.start(strip) - 1] = strip ? *margin : 0.0f;
+                if (strip == buffers.strips - 1) row[buffers.tiles] = 0.0f;
             }
         });
-    };
-    const auto finish = [&](int r, int band, int strip) {
-        if (strip == f.strips - 1) return;
-        float* margin = f.margin(r, band);
-        rows_of(r, band, [&](int y) {
-            const float* row = f.row(r, strip, y) + 3 * f.pitch + f.start(strip + 1) - 1;
-            for (int c = 0; c < f.rings[r].channels; ++c, row += 4 * f.pitch) *margin++ = *row;
+    }
+    void finish(int r, int band, int strip) const {
+        if (strip == buffers.strips - 1) return;
+        float* margin = buffers.margin(r, band);
+        for_rows(r, band, [&](int y) {
+            const float* row = buffers.row(r, strip, y) + 3 * buffers.pitch + buffers.start(strip + 1) - 1;
+            for (int c = 0; c < buffers.rings[r].channels; ++c, row += 4 * buffers.pitch) *margin++ = *row;
         });
-    };
+    }
 
-    const auto read = [&](int band, int strip) {
+    void read(int band, int strip) const {
         begin(0, band, strip);
-        rows_of(0, band, [&](int y) {
-            float* row = f.row(0, strip, y);
-            const int first = 4 * f.start(strip), last = std::min(4 * f.end(strip) + 1, width);
-            if (from.kind == Pixel::u8) read_row<uint8_t>(from, y, first, last, mean_, range_, 255.0f, row, f.pitch);
-            if (from.kind == Pixel::u16) read_row<uint16_t>(from, y, first, last, mean_, range_, 65535.0f, row, f.pitch);
-            if (from.kind == Pixel::f32) read_row<float>(from, y, first, last, mean_, range_, 1.0f, row, f.pitch);
+        for_rows(0, band, [&](int y) {
+            float* row = buffers.row(0, strip, y);
+            const int before = buffers.before, first = std::max(4 * buffers.start(strip) - before, 0),
+                      last = std::min(4 * buffers.end(strip) + 1 - before, from.width);
+            const float *mean = network.mean_, range = network.range_;
+            const ptrdiff_t pitch = buffers.pitch;
+            if (from.kind == Pixel::u8) read_row<uint8_t>(from, y, first, last, mean, range, 255.0f, row, pitch, before);
+            if (from.kind == Pixel::u16) read_row<uint16_t>(from, y, first, last, mean, range, 65535.0f, row, pitch, before);
+            if (from.kind == Pixel::f32) read_row<float>(from, y, first, last, mean, range, 1.0f, row, pitch, before);
         });
         finish(0, band, strip);
-    };
+    }
 
-    const auto convolve = [&](int k, int band, int strip, float* scratch) {
-        const int made = k + 1;  // its ring
-        const auto row = [&](int ring, int y) { return y < 0 || y >= height ? f.zero(strip) : f.row(ring, strip, y); };
-        Call call;
-        call.conv = convs_[k].conv;
-        call.pitch = f.pitch;
-        call.first = f.start(strip), call.last = f.end(strip);
-        call.width = strip == f.strips - 1 ? width : 4 * f.start(strip + 1);
-        call.inside = f.inside.data(), call.inside_pitch = f.inside_pitch;
-        call.picture = &to;
-        call.scale = scale;
-        call.scratch = scratch;
-        call.channels[0] = f.rings[k].channels;
-        call.finish = k == 0           ? Finish::linear
-                      : k == JOINT     ? Finish::join
-                      : k == JOINT + 1 ? Finish::pixels
-                      : k % 3          ? Finish::silu
-                                       : Finish::attend;
-        if (k == JOINT) call.channels[1] = 3, call.pointwise = pointwise_.conv;
-        if (made < CONVS) begin(made, band, strip);
-        for (int y = BAND * band - made; y < std::min(BAND * (band + 1) - made, height); y += 4) {
-            if (y + 4 <= 0) continue;
-            call.y = y;
-            for (int i = 0; i < 6; ++i) {
-                call.rows[0][i] = row(k, y - 1 + i);
-                if (k == JOINT) call.rows[1][i] = row(0, y - 1 + i);
-            }
-            for (int a = 0; a < 4; ++a) {
-                const bool there = y + a >= 0 && y + a < height;
-                call.out[a] = there && made < CONVS ? f.row(made, strip, y + a) : nullptr;
-                if (call.finish == Finish::attend) call.residual[a] = row(k - 2, y + a);
-                if (k == JOINT) {
-                    call.points[0][a] = there ? f.row(BLOCK_1, strip, y + a) : nullptr;
-                    call.points[1][a] = there ? f.row(INNER, strip, y + a) : nullptr;
-                }
-            }
-            kernel.conv(call);
+    // A row of a ring, or of zeros outside of the picture.
+    const float* row(int ring, int strip, int y) const {
+        return y < 0 || y >= height ? buffers.zero(strip) : buffers.row(ring, strip, y);
+    }
+
+    TileRow tile_row(int k, int strip, int y) const {
+        TileRow tile_row;
+        tile_row.y = y;
+        for (int i = 0; i < 6; ++i) {
+            tile_row.rows[0][i] = row(k, strip, y - 1 + i);
+            if (k == JOINT) tile_row.rows[1][i] = row(0, strip, y - 1 + i);
         }
-        if (made < CONVS) finish(made, band, strip);
-    };
+        for (int a = 0; a < 4; ++a) {
+            const bool inside = y + a >= 0 && y + a < height;
+            if (inside && k + 1 < CONVS) tile_row.out[a] = buffers.row(k + 1, strip, y + a);
+            if (finish_of(k) == Finish::attend) tile_row.residual[a] = row(k - 2, strip, y + a);
+            if (k == JOINT) {
+                tile_row.points[0][a] = row(BLOCK_1, strip, y + a);
+                tile_row.points[1][a] = row(INNER, strip, y + a);
+            }
+        }
+        return tile_row;
+    }
 
-    const auto run_step = [&](int group, int64_t step, int64_t oldest, float* scratch) {
+    static Finish finish_of(int k) {
+        if (k == 0) return Finish::linear;
+        if (k == JOINT) return Finish::join;
+        if (k == JOINT + 1) return Finish::pixels;
+        return k % 3 ? Finish::silu : Finish::attend;
+    }
+
+    void convolve(int k, int band, int strip, float* scratch) const {
+        const int ring = k + 1;
+        TileRow tile_rows[MOST_BAND_ROWS / 4];
+        Call call;
+        call.conv = network.convs_[k].conv;
+        call.tile_rows = tile_rows;
+        call.pitch = buffers.pitch;
+        // begun later, the whole vectors of a strip among others would reach beyond its end, where zeros have to stay
+        const bool crop = buffers.strips == 1 || ring == CONVS;
+        call.first = crop ? std::max(buffers.start(strip), tiles.first[ring]) : buffers.start(strip);
+        call.last = std::min(buffers.end(strip), tiles.last[ring]);
+        call.inside = buffers.inside.data(), call.inside_pitch = buffers.inside_pitch;
+        call.picture = &to;
+        call.scale = network.scale;
+        call.top = top, call.bottom = bottom(), call.left = left;
+        call.right = strip == buffers.strips - 1 ? right() : std::min(right(), 4 * buffers.start(strip + 1));
+        call.scratch = scratch;
+        call.channels[0] = buffers.rings[k].channels;
+        call.finish = finish_of(k);
+        if (k == JOINT) call.channels[1] = 3, call.pointwise = network.pointwise_.conv;
+        if (ring < CONVS) begin(ring, band, strip);
+        const int first = buffers.band_rows * band - ring, stop = std::min(first + buffers.band_rows, rows.last[ring]);
+        for (int y = first; y < stop; y += 4)
+            if (y + 4 > rows.first[ring]) tile_rows[call.count++] = tile_row(k, strip, y);
+        if (call.count && call.first < call.last && tiles.first[ring] < buffers.end(strip)) network.kernel.conv(call);
+        if (ring < CONVS) finish(ring, band, strip);
+    }
+
+    void step(int group, int64_t step, int64_t oldest, float* scratch) const {
         int strip, band;
-        f.place_of(step, strip, band);
+        buffers.place_of(step, strip, band);
         if (group == 0) {
-            f.take_slots(step, oldest);
+            buffers.take_slots(step, oldest);
             read(band, strip);
         }
         for (int k = 0; k < CONVS; ++k)
-            if (f.group_of(k) == group) convolve(k, band, strip, scratch);
-    };
+            if (buffers.group_of(k) == group) convolve(k, band, strip, scratch);
+    }
+};
 
-    crew_->run(f.groups, steps, f.ahead, [&](int group, int64_t step, int64_t oldest, int thread) {
-        NoDenormals here;
-        run_step(group, step, oldest, f.scratch[thread]);
-    });
+RowBuffers& Network::buffers_for(int before, int width, int threads) {
+    const bool fit = buffers_ && buffers_->before == before && buffers_->width == width && buffers_->threads == threads;
+    if (!fit) {
+        buffers_.reset();  // before the next ones take their memory
+        const int outputs = std::max(convs_[JOINT + 1].conv.outputs, channels_);
+        buffers_ = std::make_unique<RowBuffers>(before, width, threads, channels_, kernel.scratch(channels_ + 3, outputs));
+    }
+    return *buffers_;
+}
+
+void Network::run(const Picture& from, const Picture& to, int top, int left, int threads) {
+    std::lock_guard<std::mutex> one_at_a_time(running_);
+    RowBuffers& buffers = buffers_for(-left & 3, from.width, threads);  // the part begins with a tile
+    if (!pipeline_ || pipeline_->threads != threads) pipeline_ = std::make_unique<Pipeline>(threads);
+    const Pass pass(*this, from, to, buffers, top, left);
+    pipeline_->run(buffers.groups, int64_t{buffers.bands} * buffers.strips, buffers.ahead,
+                   [&](int group, int64_t step, int64_t oldest, int thread) {
+                       NoDenormals here;
+                       pass.step(group, step, oldest, buffers.scratch[thread]);
+                   });
 }
 
 }  // namespace dsclora

@@ -2,6 +2,7 @@
 // for. What the extension lacks is one intrinsic per instruction set; everything else is written once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -29,12 +30,32 @@ typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Int __attribute__((vector_size(LANES * 4)));
 typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
-typedef int32_t UnalignedInt __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 static inline Vec load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 static inline void store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
-static inline Int load_int(const int32_t* p) { return *reinterpret_cast<const UnalignedInt*>(p); }
 static inline Vec all(float x) { return x - Vec{}; }  // unlike Vec{} + x, which makes a 0 of -0, no arithmetic
+
+// A vector whose halves, or quarters, lie apart.
+static inline Vec load_parts(const float* const (&at)[2], ptrdiff_t offset) {
+#if defined(__AVX512F__)
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(at[0] + offset)), _mm256_loadu_ps(at[1] + offset), 1);
+#elif defined(__AVX2__)
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at[0] + offset)), _mm_loadu_ps(at[1] + offset), 1);
+#else
+    return vcombine_f32(vld1_f32(at[0] + offset), vld1_f32(at[1] + offset));
+#endif
+}
+#if defined(__AVX512F__)
+constexpr int MOST_PARTS = 4;
+static inline Vec load_parts(const float* const (&at)[4], ptrdiff_t offset) {
+    Vec v = _mm512_castps128_ps512(_mm_loadu_ps(at[0] + offset));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(at[1] + offset), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(at[2] + offset), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(at[3] + offset), 3);
+}
+#else
+constexpr int MOST_PARTS = 2;
+#endif
 
 // The larger and the smaller; where `a` is NaN, `b`.
 static inline Vec larger(Vec a, Vec b) {

@@ -1,19 +1,23 @@
 """The native kernel: every width, scale and size, real pictures, sanitizers; `test_engines.py` has what all share."""
 
 import os
+import re
 import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsclora import zoo
-from dsclora.engines import Setting
+from dsclora.engines import CroppingEngine, Setting
 from dsclora.engines.choice import RUNTIMES, open_engine
+from dsclora.networks.span import BLOCKS, SpanNetwork
 from dsclora.pictures.pairs import find_pairs, read_pair
 from helpers import ROOT, photo, random_model
 
@@ -24,7 +28,7 @@ if not RUNTIMES[0].usable:
 
 import dsclora_native
 
-from dsclora.engines.native import Native, _folded
+from dsclora.engines.native import Native
 
 KERNELS = dsclora_native.kernels()
 reference = open_engine(zoo.load("span-x4"), Setting("torch", threads=1))
@@ -48,13 +52,13 @@ def test_any_width_scale_and_size(
     assert np.abs(made - open_engine(model, Setting("torch", threads=1))(batch)).max() < 3e-5
 
 
-# what streams through several bands, panels (128 rows) and strips (91 tiles of 4 pixels, from 641 pixels on), by one to
-# many threads
+# what streams through several bands, slabs (256 rows with one thread, 128 with more) and strips (91 tiles of 4 pixels,
+# from 657 pixels on), by one to many threads
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize(
     ("height", "width"),
-    [(1, 1), (3, 1500), (700, 5), (150, 900), (129, 640), (130, 641), (260, 732), (40, 728), (30, 1093)],
+    [(1, 1), (3, 1500), (700, 5), (150, 900), (129, 656), (130, 657), (260, 732), (40, 728), (30, 1093)],
 )
 def test_parts_fit_together(kernel: str, threads: int, height: int, width: int) -> None:
     model = random_model(2, 4)
@@ -123,11 +127,101 @@ def test_refuses_wrong_arrays() -> None:
             span.run(source, target, threads)
     with pytest.raises(ValueError, match="no kernel"):
         Native(random_model(), kernel="sse2")
-    body, *rest = _folded(random_model(2, 4))
-    assert isinstance(body, list)
-    for odd in (np.zeros((), np.float32), np.zeros((0, 3, 3, 3), np.float32)):
-        with pytest.raises(ValueError, match="1 to 4096 channels"):
-            dsclora_native.Span([odd, *body[1:]], *rest, 2, [0.0, 0.0, 0.0], 1.0, "")
+    for top, left in ((1, 0), (0, 1), (-1, 0), (0, -1), (2**62, 0)):
+        with pytest.raises(ValueError, match=r"expected|must"):
+            span.run(lr, sr, 1, top, left)
+
+
+def test_refuses_wrong_weights() -> None:
+    model = random_model(2, 4)
+    tensors = dict(model.weights)
+
+    def open_span(weights: dict[str, Any], scale: int = 2, channels: int = 4) -> None:
+        dsclora_native.Span(weights, scale, channels, [0.0, 0.0, 0.0], 1.0)
+
+    open_span(tensors)
+    for scale, channels, message in (
+        (5, 4, "a scale of 1 to 4"),
+        (0, 4, "a scale"),
+        (2, 0, "channels"),
+        (2, 4097, "channels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_span(tensors, scale, channels)
+    with pytest.raises(
+        ValueError, match=re.escape("conv_1.eval_conv.weight has shape (4, 3, 3, 3), expected (5, 3, 3, 3)")
+    ):
+        open_span(tensors, channels=5)
+    with pytest.raises(ValueError, match=re.escape("conv_cat.bias has shape (), expected (4)")):
+        open_span({**tensors, "conv_cat.bias": np.zeros((), np.float32)})
+    with pytest.raises(ValueError, match=r"block_7\.c1_r\.eval_conv\.weight is no tensor of a plain SPAN"):
+        open_span({**tensors, "block_7.c1_r.eval_conv.weight": np.zeros((4, 4, 3, 3), np.float32)})
+    del tensors["conv_2.eval_conv.bias"]
+    with pytest.raises(ValueError, match=r"conv_2\.eval_conv\.bias is missing"):
+        open_span(tensors)
+
+
+def folded(model: SpanNetwork) -> list[npt.NDArray[np.float32]]:
+    """Return joint weight, joint bias and pointwise weight by the formula, in float64, rounded once."""
+    t = {key: value.astype(np.float64) for key, value in model.weights.items()}
+    first, second, block_1, inner = np.split(t["conv_cat.weight"][:, :, 0, 0], 4, axis=1)
+    weights = [t[f"{name}.eval_conv.weight"] for name in ("conv_2", "conv_1")]
+    joint = np.concatenate(
+        [np.einsum("oc,ciyx->oiyx", *pair) for pair in zip((second, first), weights, strict=True)], 1
+    )
+    bias = t["conv_cat.bias"] + second @ t["conv_2.eval_conv.bias"] + first @ t["conv_1.eval_conv.bias"]
+    return [array.astype(np.float32) for array in (joint, bias, np.concatenate([block_1, inner], 1))]
+
+
+@pytest.mark.parametrize("name", ["span-x2", "span-x3", "span-x4", "span-x4-wide"])
+def test_fold_is_the_formula_to_the_bit(name: str) -> None:
+    model = zoo.load(name)
+    assert BLOCKS == 6, "what the kernel is compiled for"
+    for array, expected in zip(
+        dsclora_native.fold(dict(model.weights), model.scale, model.channels), folded(model), strict=True
+    ):
+        assert array.shape == expected.shape
+        assert np.array_equal(array, expected)
+
+
+@given(
+    height=st.integers(1, 80),
+    width=st.integers(1, 150),
+    part=st.tuples(*[st.floats(0, 1)] * 4),
+    threads=st.integers(1, 3),
+    kernel=st.sampled_from(KERNELS),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_part_is_what_it_is_in_the_whole(
+    height: int, width: int, part: tuple[float, float, float, float], threads: int, kernel: str
+) -> None:
+    engine = Native(random_model(2, 6), threads, kernel)
+    assert isinstance(engine, CroppingEngine)
+    pixels = photo(height, width)
+    top, left = int(part[0] * (height - 1)), int(part[1] * (width - 1))
+    bottom, right = top + 1 + int(part[2] * (height - 1 - top)), left + 1 + int(part[3] * (width - 1 - left))
+    left_of_tile = left // 4 * 4  # tiles of 4 pixels begin with the part's first column
+    whole = engine(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    for start, tolerance in ((left_of_tile, 0), (left, 1)):
+        target = np.full((2 * (bottom - top), 2 * (right - start), 4), 7, np.uint8)
+        engine.enlarge_crop(pixels, target[..., :3], top, start)
+        expected = whole[2 * top : 2 * bottom, 2 * start : 2 * right].astype(int)
+        assert np.abs(target[..., :3] - expected).max() <= tolerance
+        assert (target[..., 3] == 7).all(), "what lies between the pixels is somebody else's"
+
+
+def test_a_part_of_strips_is_what_it_is_in_the_whole() -> None:
+    engine = Native(random_model(2, 6), 1)
+    pixels = photo(300, 1200)
+    whole = engine(pixels.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    for top, left, height, width in ((21, 20, 258, 1156), (100, 400, 30, 700), (299, 1196, 1, 4), (0, 0, 1, 1)):
+        target = np.empty((2 * height, 2 * width, 3), np.uint8)
+        expected = whole[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+        for _ in range(2):
+            engine.enlarge_crop(pixels, target, top, left)
+            assert np.array_equal(target, expected)
+            not_finite = np.full(pixels.shape, np.nan, np.float32)  # which leaves nothing behind
+            engine.enlarge_crop(not_finite, np.empty(target.shape, np.float32), top, left)
 
 
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])

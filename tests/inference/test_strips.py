@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsclora import zoo
-from dsclora.engines import Engine
+from dsclora.engines import CroppingEngine, Engine
 from dsclora.engines.choice import open_engine
 from dsclora.errors import OutOfMemoryError
 from dsclora.inference import tiles
@@ -81,6 +81,42 @@ def test_floats_are_not_rounded() -> None:
     assert result.max() == 1
 
 
+class WideCropping(Wide):
+    """`Wide` as a `CroppingEngine`; remembers the windows it saw."""
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[int, ...]] = []
+
+    def enlarge_crop(self, source: npt.NDArray[Any], target: npt.NDArray[Any], top: int, left: int) -> None:
+        self.windows.append(source.shape)
+        whole = self(source.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+        target[...] = whole[2 * top :, 2 * left :][: target.shape[0], : target.shape[1]]
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(64, 120), st.sampled_from(["reflect", "zero"]))
+@settings(max_examples=60, deadline=None)
+def test_a_cropping_engine_gets_the_picture_and_8_reflected_pixels(
+    height: int, width: int, tile: int, border: Border
+) -> None:
+    pixels = np.random.default_rng(height * 151 + width).integers(0, 256, (height, width, 3), np.uint8)
+    around = 8 if border == "reflect" else 0
+    padded = np.pad(pixels, ((around, around), (around, around), (0, 0)), "reflect")
+    end = (2 * (around + height), 2 * (around + width))
+    expected = Wide()(padded.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)[2 * around : end[0], 2 * around : end[1]]
+    engine = WideCropping()
+    assert np.array_equal(enlarge(engine, pixels, border=border), expected)
+    assert engine.windows == [padded.shape]
+    assert np.array_equal(enlarge(engine, pixels, border=border, tile=tile), expected)
+
+
+@pytest.mark.parametrize(("bands", "alpha"), [(1, False), (2, True), (3, False), (4, True)])
+def test_a_cropping_engine_makes_the_same_of_colour_grey_and_alpha(bands: int, alpha: bool) -> None:
+    pixels = photo(48, 80, bands)  # with its border a multiple of 16, so that both kinds of engine get the same window
+    expected = enlarge(Wide(), pixels, alpha=alpha)
+    for tile in (512, 64):
+        assert np.array_equal(enlarge(WideCropping(), pixels, alpha=alpha, tile=tile), expected)
+
+
 class Exact:
     """The real network in float64, where the order of sums cannot tip a rounding."""
 
@@ -130,6 +166,18 @@ def test_self_ensemble_is_the_mean_of_eight_orientations() -> None:
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return open_engine(zoo.load(zoo.DEFAULT))
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 41), (64, 80), (7, 200)])
+def test_every_pixel_is_what_reflection_by_8_makes_it(engine: Engine, height: int, width: int) -> None:
+    pixels = photo(height, width)
+    padded = np.pad(pixels, ((8, 8), (8, 8), (0, 0)), "reflect")  # to and fro where the picture is lower
+    expected = engine(padded.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)[32 : 32 + 4 * height, 32 : 32 + 4 * width]
+    difference = np.abs(enlarge(engine, pixels).astype(int) - expected)
+    if isinstance(engine, CroppingEngine):
+        assert (difference == 0).all()
+    else:  # continued further, to a multiple of 16
+        assert difference.max() <= 1
 
 
 def test_windows_share_one_shape() -> None:

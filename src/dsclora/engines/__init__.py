@@ -5,7 +5,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,26 @@ class Engine(Protocol):
             ValueError: another dtype or shape.
             OutOfMemoryError: a smaller batch or tile may fit.
             EngineError: the runtime failed.
+        """
+        ...
+
+
+@runtime_checkable
+class CroppingEngine(Protocol):
+    """An `Engine` that can leave out the margins of a window; any size runs at the same speed."""
+
+    def enlarge_crop(self, source: Batch, target: Batch, top: int, left: int) -> None:
+        """Enlarge the part of a window that begins at a pixel; the network sees the rest around it.
+
+        Args:
+            source: the window, (h, w, 3), RGB, any strides; uint8, uint16 or float32 as `Engine` takes them.
+            target: (part's h * scale, part's w * scale, 3), the same dtype, any strides; filled with the pixels that
+                the part has in the whole window's result.
+            top, left: the part's first pixel.
+
+        Raises:
+            ValueError: another dtype or shape, or a part that reaches out of the window.
+            MemoryError: a smaller window may fit.
         """
         ...
 

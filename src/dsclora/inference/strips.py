@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.engines import DTYPES, Engine
+from dsclora.engines import DTYPES, CroppingEngine, Engine
 from dsclora.errors import OutOfMemoryError
 from dsclora.inference import tiles
 from dsclora.pictures.arrays import Pixels
@@ -25,7 +25,7 @@ than one level against the full 21 (official C = 26 weights, a photograph of 256
 
 _STRIP_BYTES = 192 * 2**20
 
-_SHAPE_STEP = 16  # pictures are continued to a multiple of it, so that small ones share compiled shapes
+_SHAPE_STEP = 16  # engines that compile for a shape get multiples of it, so that pictures of similar size share one
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601; weights of a grey result from the network's three bands
 
@@ -101,8 +101,9 @@ def _strips(
 ) -> Iterator[Pixels]:
     scale, halo, multiple = engine.scale, engine.halo, engine.multiple
     # where each row and column of the continued picture comes from, and which of them are the picture
-    row_index, rows_inside = continued(source.height, border, multiple)
-    column_index, columns_inside = continued(source.width, border, multiple)
+    step = multiple if isinstance(engine, CroppingEngine) else lcm(_SHAPE_STEP, multiple)
+    row_index, rows_inside = continued(source.height, border, multiple, step)
+    column_index, columns_inside = continued(source.width, border, multiple, step)
     strip_row = source.width * source.bands * source.dtype.itemsize
     # grey and transparency become three bands of float32 and back one; a window is no wider than a tile
     window_row = min(source.width, tile) * 16 if source.alpha or source.bands == 1 else 0
@@ -120,7 +121,7 @@ def _strips(
         if unread > 0:
             buffer = np.concatenate([buffer, source.rows(still_needed + len(buffer), unread)])
         first = still_needed
-        window = buffer[wanted - first]
+        window = _continue_columns(buffer[wanted - first], column_index, columns_inside)
 
         top, bottom = _inside(row, rows_inside)
         strip = np.empty(((bottom - top) * scale, source.width * scale, source.bands), source.dtype)
@@ -128,14 +129,9 @@ def _strips(
             left, right = _inside(column, columns_inside)
             if top == bottom or left == right:
                 continue
-            piece = window[:, column_index[column.start : column.start + column.size]]
-            large = _run(engine, piece, source.alpha)
-            core = large[
-                (top - row.start) * scale : (bottom - row.start) * scale,
-                (left - column.start) * scale : (right - column.start) * scale,
-            ]
-            x = (left - columns_inside[0]) * scale
-            strip[:, x : x + core.shape[1]] = core
+            core = _Core(top - row.start, bottom - row.start, left - column.start, right - column.start)
+            target = strip[:, (left - columns_inside[0]) * scale : (right - columns_inside[0]) * scale]
+            _run(engine, window[:, column.start : column.start + column.size], source.alpha, core, target)
             done = (top - rows_inside[0]) * source.width + (bottom - top) * (right - columns_inside[0])
             report(done, source.height * source.width)
         if len(strip):
@@ -143,13 +139,16 @@ def _strips(
         del strip  # or the next one is made while this one is still held
 
 
-def continued(length: int, border: Border, multiple: int = 1) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
+def continued(
+    length: int, border: Border, multiple: int = 1, step: int = 1
+) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
     """Continue an axis of a picture as the network is given it.
 
     Args:
         length: in pixels.
         border: how it goes on beyond its ends.
-        multiple: what the result's length must divide by; whatever the border, reflection at its end makes up for it.
+        multiple: the result's length must divide by it; whatever the border, reflection at the end makes up for it.
+        step: with the border "reflect", the result's length divides by it too.
 
     Returns:
         the positions in the picture that it is made of, and the range of it that is the picture itself.
@@ -157,7 +156,7 @@ def continued(length: int, border: Border, multiple: int = 1) -> tuple[npt.NDArr
     before, after = 0, -length % multiple
     if border == "reflect":
         before = BORDER_PIXELS
-        after = BORDER_PIXELS + -(length + 2 * BORDER_PIXELS) % lcm(_SHAPE_STEP, multiple)
+        after = BORDER_PIXELS + -(length + 2 * BORDER_PIXELS) % step
     index = np.pad(np.arange(length), (before, after), "reflect")
     return index, (before, before + length)
 
@@ -168,36 +167,70 @@ def _inside(cut: tiles.Cut, picture: tuple[int, int]) -> tuple[int, int]:
     return low, high
 
 
-def _run(engine: Engine, piece: Pixels, alpha: bool) -> Pixels:
-    """Enlarge a tile (h, w, bands) with the engine: colours together, alpha by itself."""
+def _continue_columns(rows: Pixels, index: npt.NDArray[np.intp], inside: tuple[int, int]) -> Pixels:
+    """Return `rows[:, index]`, whose part `inside` is the rows themselves."""
+    if inside == (0, len(index)):
+        return rows
+    return np.concatenate([rows[:, index[: inside[0]]], rows, rows[:, index[inside[1] :]]], axis=1)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """The part of a window that is kept, in its pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def of(self, window: Pixels, scale: int = 1) -> Pixels:
+        """Return the core of a window that was enlarged by `scale`."""
+        return window[self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
+
+
+def _run(engine: Engine, window: Pixels, alpha: bool, core: _Core, target: Pixels) -> None:
+    """Enlarge the core of a window (h, w, bands) into `target`: colours together, alpha by itself."""
     if alpha:
-        colour = _run(engine, piece[..., :-1], False)
-        return np.concatenate([colour, _run_alpha(engine, piece[..., -1:])], axis=2)
-    if piece.shape[2] == 3:
-        image: Pixels = engine(piece.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
-        return image
-    peak = np.float32(1 if piece.dtype == np.float32 else np.iinfo(piece.dtype).max)
-    planes = np.broadcast_to(piece, (*piece.shape[:2], 3)).transpose(2, 0, 1)[None].astype(np.float32)
-    large = engine(planes / peak)[0].transpose(1, 2, 0)
-    if piece.shape[2] == 1:  # a grey picture stays grey
-        large = (large @ _LUMA)[..., None]
-    if piece.dtype == np.float32:
-        floats: Pixels = np.clip(large, 0, 1)  # the weights may sum to a hair more than one
-        return floats
-    rounded: Pixels = np.rint(large * peak).astype(piece.dtype)
-    return rounded
+        _run(engine, window[..., :-1], False, core, target[..., :-1])
+        _run_alpha(engine, window[..., -1:], core, target[..., -1:])
+    elif window.shape[2] == 1:
+        _run_grey(engine, window, core, target)
+    elif isinstance(engine, CroppingEngine):
+        engine.enlarge_crop(window, target, core.top, core.left)
+    else:
+        target[...] = core.of(_run_whole(engine, window), engine.scale)
 
 
-def _run_alpha(engine: Engine, piece: Pixels) -> Pixels:
+def _run_whole(engine: Engine, window: Pixels) -> Pixels:
+    enlarged: Pixels = engine(window.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    return enlarged
+
+
+def _run_grey(engine: Engine, window: Pixels, core: _Core, target: Pixels) -> None:
+    """Enlarge one band as three of float32, and weight them back to one: a grey picture stays grey."""
+    peak = np.float32(1 if window.dtype == np.float32 else np.iinfo(window.dtype).max)
+    planes = np.broadcast_to(window.astype(np.float32) / peak, (*window.shape[:2], 3))
+    if isinstance(engine, CroppingEngine):
+        large = np.empty((*target.shape[:2], 3), np.float32)
+        engine.enlarge_crop(planes, large, core.top, core.left)
+        grey = large @ _LUMA
+    else:
+        grey = core.of(_run_whole(engine, planes) @ _LUMA, engine.scale)
+    # the weights may sum to a hair more than one
+    target[..., 0] = np.clip(grey, 0, 1) if window.dtype == np.float32 else np.rint(grey * peak)
+
+
+def _run_alpha(engine: Engine, window: Pixels, core: _Core, target: Pixels) -> None:
     """Enlarge transparency; where it is flat it stays exactly what it is, so that opaque stays opaque."""
-    if (piece == piece[0, 0]).all():
-        shape = (piece.shape[0] * engine.scale, piece.shape[1] * engine.scale, 1)
-        return np.full(shape, piece[0, 0], piece.dtype)
-    around = np.pad(piece, ((1, 1), (1, 1), (0, 0)), "edge")
-    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
-    flat = windows.min(axis=(3, 4)) == windows.max(axis=(3, 4))
-    flat, exact = (np.repeat(np.repeat(a, engine.scale, 0), engine.scale, 1) for a in (flat, piece))
-    return np.where(flat, exact, _run(engine, piece, False))
+    if (window == window[0, 0]).all():
+        target[...] = window[0, 0]
+        return
+    _run(engine, window, False, core, target)
+    around = np.pad(window, ((1, 1), (1, 1), (0, 0)), "edge")
+    neighbours = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
+    flat = core.of(neighbours.min(axis=(3, 4)) == neighbours.max(axis=(3, 4)))
+    flat, exact = (a.repeat(engine.scale, 0).repeat(engine.scale, 1) for a in (flat, core.of(window)))
+    np.copyto(target, exact, where=flat)
 
 
 def enlarge(
@@ -227,4 +260,5 @@ def enlarge(
         return pixels[y : y + count]
 
     source = Source(rows, pixels.shape[0], pixels.shape[1], pixels.shape[2], alpha, pixels.dtype)
-    return np.concatenate(list(strips(engine, source, border, tile)))
+    parts = list(strips(engine, source, border, tile))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from dsclora.engines import Batch, Engine
+from dsclora.engines import Batch, CroppingEngine, Engine
 from dsclora.errors import OutOfMemoryError, OutputError
 from dsclora.inference.jobs import Job, Options, Result, failure, free_name
 from dsclora.inference.strips import Source, smallest_tile, strips
@@ -195,7 +196,7 @@ def upscale_files(
     Raises:
         KeyboardInterrupt: `report` did; first the results of what was finished all the same.
     """
-    engine = EnginePool(engines)
+    engine = (CroppingPool if all(isinstance(e, CroppingEngine) for e in engines) else EnginePool)(engines)
 
     def work(number: int, job: Job) -> Result:
         nonlocal options
@@ -258,8 +259,23 @@ class EnginePool:
 
     def __call__(self, batch: Batch) -> Batch:
         """Enlarge a batch, as `Engine` says."""
+        with self._borrowed() as engine:
+            return engine(batch)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Engine]:
         engine = self._free.get()
         try:
-            return engine(batch)
+            yield engine
         finally:
             self._free.put(engine)
+
+
+class CroppingPool(EnginePool):
+    """An `EnginePool` of engines that crop."""
+
+    def enlarge_crop(self, source: Batch, target: Batch, top: int, left: int) -> None:
+        """Enlarge the part of a window, as `CroppingEngine` says."""
+        with self._borrowed() as engine:
+            assert isinstance(engine, CroppingEngine)
+            engine.enlarge_crop(source, target, top, left)

@@ -1,4 +1,4 @@
-#include "frame.hpp"
+#include "row_buffers.hpp"
 
 #include <new>
 
@@ -12,11 +12,7 @@
 namespace dsclora {
 namespace {
 
-constexpr int BUFFERS = 4;                                  // an attention reads what was made three rings before
-constexpr int MOST_BEHIND = (JOINT + 2 + BAND - 1) / BAND;  // bands
-
-// Whether more than the band before is still needed.
-bool many(const Ring& ring) { return ring.behind > BAND; }
+constexpr int BUFFERS = 4;  // an attention reads the ring three before its own
 
 // How many rows before a band are needed with it.
 int rows_behind(int ring) {
@@ -32,19 +28,22 @@ int strips_of(int tiles) { return tiles <= ALONE ? 1 : (tiles - OVERLAP + STRIP 
 }  // namespace
 
 // Few threads take a block at a time, whose rows stay in their core's cache; many take single convs.
-int Frame::group_of(int conv) const {
+int RowBuffers::group_of(int conv) const {
     if (threads == 1) return 0;
     if (threads > 3) return conv;
     return conv == 0 ? 0 : std::min((conv - 1) / 3, BLOCKS);
 }
 
-Frame::Frame(int w, int t, int channels, size_t scratch_size)
-    : width(w),
+RowBuffers::RowBuffers(int b, int w, int t, int channels, size_t scratch_size)
+    : before(b),
+      width(w),
       threads(t),
-      tiles((w + 3) / 4),
+      tiles((b + w + 3) / 4),
       strips(strips_of(tiles)),
+      band_rows(t == 1 ? MOST_BAND_ROWS : 8),
       groups(group_of(CONVS - 1) + 1),
-      ahead(t == 1 ? 0 : std::min(2 * t, CONVS)) {
+      ahead(t == 1 ? 0 : std::min(2 * t, CONVS)),
+      most_behind_((rows_behind(0) + band_rows - 1) / band_rows) {
     pitch = (LEFT + (strips == 1 ? tiles : STRIP) + 32) / 16 * 16;  // a vector may reach beyond the last tile, and one further
     if (pitch / 16 % 2 == 0) pitch += 16;                           // rows must not all fall into the same lines of the cache
     row_size_ = 4 * std::max(channels, 3) * pitch;
@@ -66,12 +65,12 @@ Frame::Frame(int w, int t, int channels, size_t scratch_size)
         Ring& ring = rings[r];
         ring.channels = r ? channels : 3;
         ring.behind = rows_behind(r);
-        ring.kept = std::max(0, BAND - ring.behind);
-        ring.slots = 1 + ahead + (many(ring) ? MOST_BEHIND : 1);
-        data[r] = reserve(size_t(strips) * ring.slots * (BAND - ring.kept) * 4 * ring.channels * pitch);
-        margins[r] = reserve(strips == 1 ? 0 : size_t(PANEL * BAND) * ring.channels);
+        ring.kept = std::max(0, band_rows - ring.behind);
+        ring.slots = 1 + ahead + (many(ring) ? most_behind_ : 1);
+        data[r] = reserve(size_t(strips) * ring.slots * (band_rows - ring.kept) * 4 * ring.channels * pitch);
+        margins[r] = reserve(strips == 1 ? 0 : size_t(SLAB * band_rows) * ring.channels);
     }
-    const size_t buffers = reserve(size_t(ahead + 1) * BUFFERS * BAND * row_size_), zeros = reserve(row_size_);
+    const size_t buffers = reserve(size_t(ahead + 1) * BUFFERS * band_rows * row_size_), zeros = reserve(row_size_);
     std::vector<size_t> scratches;
     for (int n = 0; n < threads; ++n) scratches.push_back(reserve(scratch_size));
 
@@ -97,21 +96,21 @@ Frame::Frame(int w, int t, int channels, size_t scratch_size)
     for (auto& kind : slots_) kind.assign(size_t(strips) * RECENT, 0);
     inside_pitch = tiles + 32;
     inside.assign(4 * inside_pitch, 0);
-    for (int x = 0; x < width; ++x) inside[(x % 4) * inside_pitch + x / 4] = -1;
+    for (int x = before; x < before + width; ++x) inside[(x % 4) * inside_pitch + x / 4] = -1;
 }
 
-int64_t Frame::step_of(int strip, int band) const {
-    const int first = band / PANEL * PANEL;
-    return int64_t{first} * strips + int64_t{strip} * std::min(PANEL, bands - first) + band - first;
+int64_t RowBuffers::step_of(int strip, int band) const {
+    const int first = band / SLAB * SLAB;
+    return int64_t{first} * strips + int64_t{strip} * std::min(SLAB, bands - first) + band - first;
 }
 
-void Frame::place_of(int64_t step, int& strip, int& band) const {
-    const int first = static_cast<int>(step / strips) / PANEL * PANEL, length = std::min(PANEL, bands - first);
+void RowBuffers::place_of(int64_t step, int& strip, int& band) const {
+    const int first = static_cast<int>(step / strips) / SLAB * SLAB, length = std::min(SLAB, bands - first);
     const int rest = static_cast<int>(step - int64_t{first} * strips);
     strip = rest / length, band = first + rest % length;
 }
 
-void Frame::take_slots(int64_t step, int64_t oldest) {
+void RowBuffers::take_slots(int64_t step, int64_t oldest) {
     const auto lowest_free = [](uint64_t taken) {
         int8_t n = 0;
         while (taken >> n & 1) ++n;
@@ -130,24 +129,27 @@ void Frame::take_slots(int64_t step, int64_t oldest) {
     sets_[step % RECENT] = lowest_free(taken);
     for (bool many : {false, true}) {  // the strip's bands that are under way, and those that they need
         taken = 0;
-        for (int b = std::max(0, oldest_band - (many ? MOST_BEHIND : 1)); b < band; ++b)
+        for (int b = std::max(0, oldest_band - (many ? most_behind_ : 1)); b < band; ++b)
             taken |= uint64_t{1} << slot(many, strip, b);
         slot(many, strip, band) = lowest_free(taken);
     }
 }
 
-float* Frame::row(int r, int strip, int y) {
+float* RowBuffers::row(int r, int strip, int y) {
     const Ring& ring = rings[r];
-    const int from_start = y + r, band = from_start / BAND, n = from_start % BAND;
+    const int from_start = y + r, band = from_start / band_rows, n = from_start % band_rows;
     float* row;
     if (n >= ring.kept)
-        row = ring.data + ((int64_t{strip} * ring.slots + slot(many(ring), strip, band)) * (BAND - ring.kept) + n - ring.kept) *
-                              (4 * ring.channels * pitch);
+        row = ring.data +
+              ((int64_t{strip} * ring.slots + slot(many(ring), strip, band)) * (band_rows - ring.kept) + n - ring.kept) *
+                  (4 * ring.channels * pitch);
     else
-        row = buffers_ + ((size_t(sets_[step_of(strip, band) % RECENT]) * BUFFERS + r % BUFFERS) * BAND + n) * row_size_;
+        row = buffers_ + ((size_t(sets_[step_of(strip, band) % RECENT]) * BUFFERS + r % BUFFERS) * band_rows + n) * row_size_;
     return row + LEFT - start(strip);
 }
 
-float* Frame::margin(int r, int band) const { return rings[r].margin + size_t(band % PANEL) * BAND * rings[r].channels; }
+float* RowBuffers::margin(int r, int band) const {
+    return rings[r].margin + size_t(band % SLAB) * band_rows * rings[r].channels;
+}
 
 }  // namespace dsclora

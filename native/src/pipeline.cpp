@@ -1,4 +1,4 @@
-#include "crew.hpp"
+#include "pipeline.hpp"
 
 #include <time.h>
 
@@ -44,38 +44,39 @@ void wait_a_little() {
 
 }  // namespace
 
-// What caller and helpers share. Helpers may outlive the call by a moment, but touch `step` only while a step is theirs.
-struct Crew::Pipeline {
+// The state that caller and helpers share. Helpers may outlive the call by a moment, but touch `step` only while a step is
+// theirs.
+struct Pipeline::Run {
     const int groups, ahead;
     const int64_t steps;
     const Step* step;
     std::mutex mutex;
     std::condition_variable changed;
-    std::atomic<uint32_t> news{0};
+    std::atomic<uint32_t> version{0};  // grows with every step that ends
     std::vector<int64_t> done;
     std::vector<char> busy;
 
-    Pipeline(int g, int a, int64_t s, const Step* f) : groups(g), ahead(a), steps(s), step(f), done(g, 0), busy(g, 0) {}
+    Run(int g, int a, int64_t s, const Step* f) : groups(g), ahead(a), steps(s), step(f), done(g, 0), busy(g, 0) {}
 
     bool finished() const { return done[groups - 1] == steps; }
 
     // The deepest group whose next step can be run, or -1.
-    int ready() const {
+    int next_group() const {
         for (int g = groups - 1; g >= 0; --g)
             if (!busy[g] && done[g] < (g ? done[g - 1] : std::min(steps, done[groups - 1] + ahead + 1))) return g;
         return -1;
     }
 
-    // Runs what is ready, or waits for something to be.
+    // Runs a step, or waits until there may be one to run.
     void advance(std::unique_lock<std::mutex>& lock, int thread) {
-        const int g = ready();
+        const int g = next_group();
         if (g < 0) {
-            const uint32_t seen = news;
+            const uint32_t seen = version;
             lock.unlock();
             const auto until = Clock::now() + PATIENCE;
-            while (news == seen && Clock::now() < until) wait_a_little();
+            while (version == seen && Clock::now() < until) wait_a_little();
             lock.lock();
-            changed.wait(lock, [&] { return news != seen; });
+            changed.wait(lock, [&] { return version != seen; });
             return;
         }
         busy[g] = 1;
@@ -85,46 +86,46 @@ struct Crew::Pipeline {
         lock.lock();
         busy[g] = 0;
         ++done[g];
-        ++news;
+        ++version;
         changed.notify_all();
     }
 };
 
-Crew::Crew(int n) : threads(n) {
+Pipeline::Pipeline(int n) : threads(n) {
     for (int t = 1; t < threads; ++t) helpers_.push_back(std::make_shared<Helper>());
 }
 
-void Crew::run(int groups, int64_t steps, int ahead, const Step& step) {
+void Pipeline::run(int groups, int64_t steps, int ahead, const Step& step) {
     if (helpers_.empty()) {
         for (int64_t s = 0; s < steps; ++s)
             for (int g = 0; g < groups; ++g) step(g, s, s, 0);
         return;
     }
-    const auto pipeline = std::make_shared<Pipeline>(groups, ahead, steps, &step);
-    std::unique_lock<std::mutex> lock(pipeline->mutex);
-    while (!pipeline->finished()) {
+    const auto run = std::make_shared<Run>(groups, ahead, steps, &step);
+    std::unique_lock<std::mutex> lock(run->mutex);
+    while (!run->finished()) {
         for (size_t h = 0; h < helpers_.size(); ++h) {
             Helper& helper = *helpers_[h];
-            if (helper.there || Clock::now().time_since_epoch().count() < helper.back) continue;
-            helper.there = true;
+            if (helper.running || Clock::now().time_since_epoch().count() < helper.resume) continue;
+            helper.running = true;
             try {
-                std::thread(help, pipeline, helpers_[h], static_cast<int>(h) + 1).detach();
+                std::thread(help, run, helpers_[h], static_cast<int>(h) + 1).detach();
             } catch (const std::exception&) {  // no more threads or memory to be had: later, perhaps
-                helper.there = false;
-                helper.back = (Clock::now() + LONGEST_PAUSE).time_since_epoch().count();
+                helper.running = false;
+                helper.resume = (Clock::now() + LONGEST_PAUSE).time_since_epoch().count();
             }
         }
-        pipeline->advance(lock, 0);
+        run->advance(lock, 0);
     }
 }
 
-void Crew::help(std::shared_ptr<Pipeline> pipeline, std::shared_ptr<Helper> self, int thread) {
-    std::unique_lock<std::mutex> lock(pipeline->mutex);
-    while (!pipeline->finished()) {
+void Pipeline::help(std::shared_ptr<Run> run, std::shared_ptr<Helper> self, int thread) {
+    std::unique_lock<std::mutex> lock(run->mutex);
+    while (!run->finished()) {
         const auto wall = Clock::now();
         const auto processor = processor_time();
-        const bool works = pipeline->ready() >= 0;
-        pipeline->advance(lock, thread);
+        const bool works = run->next_group() >= 0;
+        run->advance(lock, thread);
         if (!works) continue;
         const auto now = Clock::now();
         if ((now - wall) - (processor_time() - processor) > LOST) {
@@ -132,12 +133,12 @@ void Crew::help(std::shared_ptr<Pipeline> pipeline, std::shared_ptr<Helper> self
             const auto next = worked > pause ? first : std::min(std::max(2 * pause, first), longest);
             self->worked = 0;
             self->pause = next.count();
-            self->back = (now + next).time_since_epoch().count();
+            self->resume = (now + next).time_since_epoch().count();
             break;
         }
         self->worked += (now - wall).count();
     }
-    self->there = false;
+    self->running = false;
 }
 
 }  // namespace dsclora
