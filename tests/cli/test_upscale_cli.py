@@ -75,28 +75,12 @@ def test_an_adapter_for_int8_is_no_remedy(tmp_path: Path) -> None:
 
 def test_as_realesrgan_users_type_it(tmp_path: Path) -> None:
     save(tmp_path / "in.png", photo(20, 24))
-    words = [
-        "upscale",
-        "-i",
-        "in.png",
-        "-o",
-        "out.webp",
-        "-n",
-        "span-x2",
-        "-s",
-        2,
-        "-t",
-        0,
-        "-j",
-        "1:2:2",
-        "-f",
-        "webp",
-    ]
+    words = "upscale -i in.png -o out.webp -n span-x2 -s 2 -t 64 -j 1:2:2 -f webp".split()
     report = parsed(dsclora_(*words, "--json", cwd=tmp_path))
     assert (report["model"], report["results"][0]["output_size"]) == ("span-x2", [48, 40])
     assert (tmp_path / "out.webp").exists()
     for threads in ("0", "1:2", "two", "1:2,2:2", "1025"):
-        assert "not a number of threads" in dsclora_(*words[:-4], "-j", threads, cwd=tmp_path, code=2).stderr
+        assert "not a number of threads" in dsclora_(*words, "-j", threads, cwd=tmp_path, code=2).stderr
 
 
 def test_inputs_are_arguments_and_options_together(tmp_path: Path) -> None:
