@@ -75,7 +75,23 @@ def test_an_adapter_for_int8_is_no_remedy(tmp_path: Path) -> None:
 
 def test_as_realesrgan_users_type_it(tmp_path: Path) -> None:
     save(tmp_path / "in.png", photo(20, 24))
-    words = "upscale -i in.png -o out.webp -n span-x2 -s 2 -t 64 -j 1:2:2 -f webp".split()
+    words = [
+        "upscale",
+        "-i",
+        "in.png",
+        "-o",
+        "out.webp",
+        "-n",
+        "span-x2",
+        "-s",
+        "2",
+        "-t",
+        "64",
+        "-j",
+        "1:2:2",
+        "-f",
+        "webp",
+    ]
     report = parsed(dsclora_(*words, "--json", cwd=tmp_path))
     assert (report["model"], report["results"][0]["output_size"]) == ("span-x2", [48, 40])
     assert (tmp_path / "out.webp").exists()
