@@ -48,6 +48,7 @@ def test_help_of_a_verb(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert flag or "default" in line.lower() or "[required]" in line, line
 
 
+@pytest.mark.slow
 def test_the_three_ways_to_start_it() -> None:
     for module in ("dsclora", "dsclora.cli"):
         done = subprocess.run([sys.executable, "-m", module, "models"], capture_output=True, text=True, check=False)

@@ -84,9 +84,9 @@ def test_as_realesrgan_users_type_it(tmp_path: Path) -> None:
         "-n",
         "span-x2",
         "-s",
-        2,
+        "2",
         "-t",
-        0,
+        "64",
         "-j",
         "1:2:2",
         "-f",
@@ -96,7 +96,7 @@ def test_as_realesrgan_users_type_it(tmp_path: Path) -> None:
     assert (report["model"], report["results"][0]["output_size"]) == ("span-x2", [48, 40])
     assert (tmp_path / "out.webp").exists()
     for threads in ("0", "1:2", "two", "1:2,2:2", "1025"):
-        assert "not a number of threads" in dsclora_(*words[:-4], "-j", threads, cwd=tmp_path, code=2).stderr
+        assert "not a number of threads" in dsclora_(*words, "-j", threads, cwd=tmp_path, code=2).stderr
 
 
 def test_inputs_are_arguments_and_options_together(tmp_path: Path) -> None:
