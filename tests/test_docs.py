@@ -112,7 +112,7 @@ def test_the_site_builds_without_a_warning() -> None:
     for verb in ("upscale", "adapt", "export", "profile", "quantize"):
         assert f"dsclora {verb}" in reference
     api = (ROOT / "build" / "site" / "api" / "index.html").read_text()
-    assert "open_engine" in api
+    assert "dsclora.load" in api
 
 
 def test_the_gallery_shows_all_that_is_bundled() -> None:
