@@ -241,7 +241,7 @@ def main() -> None:
         "workers": args.workers,
         "torch": torch.__version__,
         "precision": span_torch.resolve_precision(stage.precision, device),
-        "recipe": args.recipe.stem,
+        "recipe": Path(args.recipe).stem,
         "teacher": teacher.name if teacher is not None else None,
     }
     if args.json:

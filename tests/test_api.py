@@ -16,6 +16,7 @@ from PIL import Image
 import dsclora
 from dsclora.networks.span import SpanNetwork
 from helpers import photo, random_model, save
+from sample_user import enlarge
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,11 @@ def test_save_and_load(model: dsclora.Model, tmp_path: Path) -> None:
     assert dsclora.load(tmp_path / "m.safetensors").network.fingerprint == model.network.fingerprint
     with pytest.raises(dsclora.OutputError, match="exists already"):
         model.save(tmp_path / "m.safetensors")
+
+
+def test_a_users_program(tmp_path: Path) -> None:
+    save(tmp_path / "photo.png", photo(30, 40))
+    assert enlarge(str(tmp_path / "photo.png"), tmp_path / "large").shape == (60, 80)
 
 
 def test_upscale_files(model: dsclora.Model, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_site_builds_without_a_warning() -> None:
     for verb in ("upscale", "adapt", "export", "profile", "quantize"):
         assert f"dsclora {verb}" in reference
     api = (ROOT / "build" / "site" / "api" / "index.html").read_text()
-    assert "dsclora.load" in api
+    assert "dsclora.api.load" in api
 
 
 def test_the_gallery_shows_all_that_is_bundled() -> None:

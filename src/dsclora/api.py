@@ -91,6 +91,11 @@ class Model:
 
     @overload
     def __call__(
+        self, picture: list[Any] | tuple[Any, ...], *, border: strips.Border = "reflect", tile: int | None = None
+    ) -> list[Any]: ...
+
+    @overload
+    def __call__(
         self, picture: PictureT, *, border: strips.Border = "reflect", tile: int | None = None
     ) -> PictureT: ...
 
@@ -195,7 +200,7 @@ def load(
         engine: the runtime; "auto" takes the fastest that is installed.
         precision: of the arithmetic; "bf16" costs about 0.01 dB, where the processor has it.
         device: "cuda" and "mps" need PyTorch.
-        threads: of a CPU engine; all cores by default. PyTorch has one number for the whole process.
+        threads: of a CPU engine; all cores by default.
 
     Raises:
         ModelError: no such model or adapter; a file that is refused; an adapter of another base.

@@ -160,4 +160,7 @@ def test_libvips_reads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(quantize, "quantize", look)  # any verb that opens pictures
     dsclora_("quantize")
     errors = dsclora_("upscale", drawing, code=1).stderr
-    assert errors == f"dsclora: error: {drawing}: not a picture, damaged, or of no supported kind; supported are {SUPPORTED}\n"
+    assert (
+        errors
+        == f"dsclora: error: {drawing}: not a picture, damaged, or of no supported kind; supported are {SUPPORTED}\n"
+    )

@@ -199,3 +199,9 @@ def test_out_of_memory_has_its_own_error(name: str) -> None:
     huge = np.broadcast_to(np.uint8(0), (1, 3, 3_000_000, 3_000_000))
     with pytest.raises((OutOfMemoryError, MemoryError)):
         engine(huge)
+
+
+def test_torch_leaves_the_settings_of_the_process_alone(model: SpanNetwork) -> None:
+    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    open_engine(model, Setting("torch", threads=before[0] + 1))(photo(8, 8).transpose(2, 0, 1)[None])
+    assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == before

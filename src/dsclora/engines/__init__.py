@@ -31,7 +31,7 @@ class Setting:
         precision: of the arithmetic. "bf16" costs about 0.01 dB and is faster than fp32 in the same runtime; not every
             processor has it.
         device: "cpu", "cuda" or "mps".
-        threads: of a CPU runtime; its own choice by default. PyTorch has one number for the whole process.
+        threads: of a CPU runtime; its own choice by default.
     """
 
     engine: str = "auto"

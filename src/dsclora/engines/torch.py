@@ -1,11 +1,28 @@
 """PyTorch on a CPU, an NVIDIA GPU or Apple's."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 from dsclora.engines import TILE, Batch, Precision, check_batch, failed
 from dsclora.errors import EngineError
 from dsclora.networks import Network
+
+
+@contextmanager
+def _settings_of_process(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads and without TF32, and leave the process's settings as they were."""
+    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 class Torch:
@@ -18,13 +35,9 @@ class Torch:
             device == "mps" and not torch.backends.mps.is_available()
         ):
             raise EngineError(f"PyTorch {torch.__version__} sees no {device} device here; use --device cpu")
-        if device == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
-        if threads is not None:
-            torch.set_num_threads(threads)
         self.scale, self.halo, self.multiple, self.tile = network.scale, network.halo, network.multiple, TILE
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._threads = device, precision, threads
         self._net = network.to_torch().eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, batch: Batch) -> Batch:
@@ -32,6 +45,7 @@ class Torch:
         check_batch(batch)
         try:
             with (
+                _settings_of_process(self._threads),
                 torch.inference_mode(),
                 torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bf16"),
             ):
