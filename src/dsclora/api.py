@@ -304,9 +304,9 @@ def adapt(
         from dsclora.training.adapt import adapt_files
     return adapt_files(
         pictures,
-        base=base.network if isinstance(base, Model) else os.fspath(base),
+        base=_named(base),
         output=output,
-        teacher=_network(teacher) if teacher is not None else None,
+        teacher=None if teacher is None else _named(teacher),
         guard=guard,
         valid=valid,
         recipe=recipe,
@@ -394,6 +394,11 @@ def export(
 
 def _adapter(adapter: "PathLike | Adapter") -> Adapter:
     return adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
+
+
+def _named(model: "Model | PathLike") -> Network | str:
+    """Return a loaded model's network, or the name: what depends on names of bundled models needs it."""
+    return model.network if isinstance(model, Model) else os.fspath(model)
 
 
 def _network(model: "Model | PathLike") -> Network:
