@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import dsclora
 from dsclora.cli.console import print_json, wants_json
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def doctor() -> None:
     from dsclora.cli.tables import print_facts, print_table
     from dsclora.measure.doctor import examine
 
-    facts = examine()
+    facts = {"dsclora": dsclora.__version__, **examine()}
     if wants_json():
         print_json(facts)
         return

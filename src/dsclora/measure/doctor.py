@@ -8,7 +8,6 @@ from typing import Any
 
 import pyvips
 
-import dsclora
 from dsclora import zoo
 from dsclora.engines import cores
 from dsclora.engines.choice import RUNTIMES, native_kernels
@@ -35,7 +34,6 @@ def examine() -> dict[str, Any]:
         row["used"] = runtime is used
         runtimes.append(row)
     return {
-        "dsclora": dsclora.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
