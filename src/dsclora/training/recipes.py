@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from dsclora import zoo
-from dsclora.errors import RecipeError
+from dsclora.errors import RecipeError, did_you_mean
 from dsclora.pictures.degrade import Degradation
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
@@ -369,9 +369,8 @@ def _find(name: str | os.PathLike[str], folder: Path) -> Path:
         return folder / f"{name}.toml"
     if path.suffix or os.path.isfile(path):  # noqa: PTH113 (never raises)
         return path
-    raise RecipeError(
-        f"no bundled recipe is called {str(name)!r}, and no such file exists; bundled: {', '.join(bundled)}"
-    )
+    near, known = did_you_mean(str(name), bundled), ", ".join(bundled)
+    raise RecipeError(f"no bundled recipe is called {str(name)!r}{near}, and no such file exists; bundled: {known}")
 
 
 def _load(path: Path, kind: type[RecipeT]) -> RecipeT:
