@@ -47,6 +47,7 @@ def test_importing_loads_nothing() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_submodules_keeps_the_functions() -> None:
     """A submodule called as a public function would replace it when it is imported."""
     code = (

@@ -15,6 +15,7 @@ from dsclora.networks import span
 from helpers import ROOT, photo, random_model, save
 
 
+@pytest.mark.slow
 def test_training(tmp_path: Path) -> None:
     for n in range(3):
         save(tmp_path / "pictures" / f"{n}.png", photo(60, 70, seed=n))
@@ -61,6 +62,7 @@ def test_a_picture_that_fails_is_not_left_out_of_a_mean(tmp_path: Path) -> None:
         report.measured(tmp_path, 4, lambda lr: lr.repeat(4, 0).repeat(4, 1))
 
 
+@pytest.mark.slow
 def test_engines() -> None:
     command = [sys.executable, str(ROOT / "benchmarks/engines.py"), "--json", "--sizes", "40x30", "--rounds", "1"]
     command += ["--engines", "openvino", "openvino:bf16", "torch:nchw", "--core", "-1"]

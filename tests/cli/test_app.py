@@ -68,6 +68,7 @@ def test_help_imports_neither_numpy_nor_pyvips() -> None:
     assert done.stdout.splitlines()[-1] == ""
 
 
+@pytest.mark.slow
 def test_torch_is_never_imported_by_the_light_half(tmp_path: Path) -> None:
     source = save(tmp_path / "in.png", photo(16, 16))
     code = (
@@ -148,6 +149,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, -1))\n"

@@ -34,6 +34,7 @@ KERNELS = dsclora_native.kernels()
 reference = open_engine(zoo.load("span-x4"), Setting("torch", threads=1))
 
 
+@pytest.mark.slow
 @given(
     channels=st.integers(1, 64),
     scale=st.integers(1, 4),
@@ -97,6 +98,7 @@ def test_a_bad_picture_leaves_nothing_behind() -> None:
         assert np.array_equal(engine(clean), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["Set5", "Set14", "BSD100"])
 def test_above_90_db_of_the_fp32_network(shared: Path, name: str, kernel: str) -> None:
@@ -224,6 +226,7 @@ def test_a_part_of_strips_is_what_it_is_in_the_whole() -> None:
             engine.enlarge_crop(not_finite, np.empty(target.shape, np.float32), top, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(kind: str) -> None:
     if not shutil.which("cmake") or not shutil.which(os.environ.get("CXX", "c++")):

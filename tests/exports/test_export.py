@@ -21,17 +21,19 @@ from helpers import dsclora_, parsed, random_model
 from helpers_networks import TinyNetwork, tiny_network
 
 CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
+    ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
+    ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
+    ("pt2", {"size": (24, 40)}, ["span-x4_40x24.pt2"]),
+]
+SLOW_CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("onnx", {}, ["span-x4.onnx"]),
     ("onnx", {"precision": "fp16"}, ["span-x4_fp16.onnx"]),
-    ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
     ("openvino", {}, ["span-x4.xml", "span-x4.bin"]),
-    ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
     ("ncnn", {}, ["span-x4.ncnn.param", "span-x4.ncnn.bin"]),
     ("ncnn", {"precision": "fp16", "layout": "upscayl"}, ["span-x4_fp16.param", "span-x4_fp16.bin"]),
     ("spandrel", {}, ["4x_span-x4.safetensors"]),
     ("torchscript", {}, ["span-x4.pt"]),
     ("pt2", {}, ["span-x4.pt2"]),
-    ("pt2", {"size": (24, 40)}, ["span-x4_40x24.pt2"]),
 ]
 
 
@@ -45,7 +47,9 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.parametrize(("target", "options", "names"), CASES)
+@pytest.mark.parametrize(
+    ("target", "options", "names"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
 def test_the_runtime_makes_the_same_picture(
     target: base.Target, options: dict[str, Any], names: list[str], tmp_path: Path
@@ -62,12 +66,14 @@ def test_the_runtime_makes_the_same_picture(
     json.dumps(report.as_json(), default=str, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_fp16_is_as_exact_in_ncnn_as_elsewhere(tmp_path: Path) -> None:
     """Weights below fp16's normal numbers are zero to ncnn: with the range of 255 left in, this is 52 dB."""
     report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, precision="fp16")
     assert min(row.psnr for row in report.compared[:3]) > 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "photographs"), [("fp32", 110), ("fp16", 70)])
 def test_noise_is_no_reason_to_keep_no_file(precision: base.Precision, photographs: float, tmp_path: Path) -> None:
     """Of noise a wide SPAN makes other pixels with every change in the last bits, whoever computes; it is told."""
@@ -79,6 +85,7 @@ def test_noise_is_no_reason_to_keep_no_file(precision: base.Precision, photograp
     assert min(row.psnr for row in report.compared[:3]) > photographs
 
 
+@pytest.mark.slow
 def test_upscayl_finds_its_blobs(tmp_path: Path) -> None:
     report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, layout="upscayl")
     rows = [line.split() for line in report.files[0].read_text().splitlines()]
@@ -178,6 +185,7 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_two_targets_do_not_share_a_file(tmp_path: Path) -> None:
     model = random_model()
     export.export(model, "openvino", tmp_path)

@@ -35,6 +35,7 @@ def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     return evaluate.mean(evaluate.scores(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_weights_give_another_evaluators_table(shared: Path, name: str) -> None:
     for bench, (psnr, ssim) in zip(("Set5", "Set14", "BSD100"), OFFICIAL[name], strict=True):

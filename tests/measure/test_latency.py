@@ -65,6 +65,7 @@ def test_counts_are_the_published_ones(scale: int, channels: int, parameters: in
         assert cost.activations / 1e6 == pytest.approx(38.93, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_counts_of_the_2025_baseline(shared: Path, tmp_path: Path) -> None:
     """Published: 0.276 M, 16.70 G, 111.12 M activations, 65 convs; fvcore 0.1.5 counts 16,703,470,848."""
     path = tmp_path / "efdn.onnx"
@@ -123,6 +124,7 @@ def test_an_engine_that_does_not_open_says_why(tmp_path: Path) -> None:
         latency.measure([onnx_network("fixed", broken, 4)], [(32, 32)], setting, runs=1)
 
 
+@pytest.mark.slow
 def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
     networks: list[Network] = [span_network("ours", 4), open_file(as_onnx(tmp_path / "theirs.onnx"))]
     for engine in ("openvino", "onnxruntime"):
@@ -148,6 +150,7 @@ def test_the_score_by_hand() -> None:
     assert winner["final"] == pytest.approx(0.7 * 3.31 + 0.15 * 2.78 + 0.15 * 2.58, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_challenge_over_a_folder(tmp_path: Path) -> None:
     for number in range(2):
         save(tmp_path / "set" / "HR" / f"{number}.png", photo(48, 64, seed=number))

@@ -164,6 +164,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_line(model: SpanNetwork, model_file: Path, tmp_path: Path) -> None:
     a, b = tmp_path / "a b.safetensors", tmp_path / "b.safetensors"
     adapter.write(a, make(model, 0))

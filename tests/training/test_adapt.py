@@ -145,6 +145,7 @@ def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
     assert guarded.forgetting.gain > forgotten.gain + 0.5
 
 
+@pytest.mark.slow
 def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     """One level off in it costs more dB than any other page can gain, and cannot be seen."""
     hr = np.full((64, 64, 3), 255, np.uint8)
@@ -304,6 +305,7 @@ def test_a_recipe_that_does_not_fit(pictures: Path, tmp_path: Path) -> None:
             adapted(r, base, pictures, tmp_path / "x", against)
 
 
+@pytest.mark.slow
 def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
     r = recipe(degrade=[{"kind": "noise", "strength": (5, 15)}, {"kind": "jpeg", "strength": (30, 60)}], copies=2)
     teacher = random_model(2, 8, seed=1)

@@ -163,6 +163,7 @@ def _step(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
     (tmp_path / "kept").mkdir()
@@ -178,6 +179,7 @@ def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> No
         train(other, folders, tmp_path / "out", resume=True)
 
 
+@pytest.mark.slow
 def test_other_pictures_are_other_data(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     recipe = load(tmp_path, PRETRAIN)
     train(recipe, folders, tmp_path / "out")
@@ -200,6 +202,7 @@ def test_too_small_to_validate_on(tmp_path: Path, folders: tuple[Path, Path]) ->
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(2, 8)
     upright = span_torch.uint8_function(span_torch.from_network(teacher))
@@ -214,6 +217,7 @@ def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Pat
         assert (mistaken > 0).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(3, 8)
     train(load(tmp_path, f"{PRETRAIN}teacher_weight = 1.0\n"), folders, tmp_path / "run", teacher)
@@ -279,6 +283,7 @@ def test_output_that_is_a_file(tmp_path: Path, folders: tuple[Path, Path]) -> No
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [PRETRAIN, SOAP], ids=["adam", "soap"])
 def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path], recipe: str) -> None:
     text = recipe.replace("learning_rate = 2e-3", "learning_rate = 1e6").replace("warmup = 4", "")
