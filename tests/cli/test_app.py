@@ -24,14 +24,14 @@ VERBS = [verb for verbs in PANELS.values() for verb in verbs]
 
 
 def test_help_shows_the_verbs_in_panels() -> None:
-    found: dict[str, list[str]] = {}
+    panels: dict[str, list[str]] = {}
     for line in dsclora_("--help").stdout.splitlines():
         if heading := re.match(r"╭─ ([\w ]+?) ─", line):
-            verbs = found.setdefault(heading[1], [])
-        elif (row := re.match(r"│ (\w+) ", line)) and "Options" not in list(found)[-1:]:
+            verbs = panels.setdefault(heading[1], [])
+        elif (row := re.match(r"│ (\w+) ", line)) and "Options" not in list(panels)[-1:]:
             verbs.append(row[1])
             assert "..." not in line
-    assert found == {"Options": [], **PANELS}
+    assert panels == {"Options": [], **PANELS}
     assert dsclora_("--version").stdout.strip() == f"dsclora {dsclora.__version__}"
 
 

@@ -38,20 +38,20 @@ def engine(request: pytest.FixtureRequest, model: SpanNetwork) -> Engine:
 def test_agrees_with_the_network(engine: Engine, model: SpanNetwork, shape: tuple[int, int, int]) -> None:
     count, height, width = shape
     batch = np.stack([photo(height, width, seed=n).transpose(2, 0, 1) for n in range(count)])
-    made = engine(batch)
-    wanted = reference(model, batch)
-    assert (wanted % 1 > 0).mean() > 0.02, "the test's network clips everywhere"
-    assert made.dtype == np.uint8
-    assert made.shape == (count, 3, height * engine.scale, width * engine.scale)
-    assert np.abs(made - wanted * 255).max() < 0.5 + 1e-3
+    output = engine(batch)
+    expected = reference(model, batch)
+    assert (expected % 1 > 0).mean() > 0.02, "the test's network clips everywhere"
+    assert output.dtype == np.uint8
+    assert output.shape == (count, 3, height * engine.scale, width * engine.scale)
+    assert np.abs(output - expected * 255).max() < 0.5 + 1e-3
     floats = (batch / 255).astype(np.float32)
-    made = engine(floats)
-    assert made.dtype == np.float32
-    assert np.abs(made - reference(model, floats)).max() < 2e-5
+    output = engine(floats)
+    assert output.dtype == np.float32
+    assert np.abs(output - reference(model, floats)).max() < 2e-5
     words = batch.astype(np.uint16) * 257
-    made = engine(words)
-    assert made.dtype == np.uint16
-    assert np.abs(made - wanted * 65535).max() < 2
+    output = engine(words)
+    assert output.dtype == np.uint16
+    assert np.abs(output - expected * 65535).max() < 2
 
 
 def test_takes_views_and_keeps_its_results_apart(engine: Engine) -> None:
@@ -81,8 +81,8 @@ def test_refuses_what_it_does_not_take(engine: Engine, batch: npt.NDArray[Any]) 
 
 def test_extreme_inputs_do_not_hang_or_crash(engine: Engine) -> None:
     for value in (np.nan, np.inf, -np.inf, 1e-42, 1e30):
-        made = engine(np.full((1, 3, 8, 8), value, np.float32))
-        assert made.shape == (1, 3, 16, 16)
+        output = engine(np.full((1, 3, 8, 8), value, np.float32))
+        assert output.shape == (1, 3, 16, 16)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,8 +90,8 @@ def test_scale_and_width(name: str) -> None:
     for scale, channels in ((1, 8), (3, 26), (4, 5)):
         model = random_model(scale, channels, seed=scale)
         batch = photo(12, 10).transpose(2, 0, 1)[None]
-        made = open_engine(model, Setting(name))(batch)
-        assert np.abs(made - reference(model, batch) * 255).max() < 0.5 + 1e-2
+        output = open_engine(model, Setting(name))(batch)
+        assert np.abs(output - reference(model, batch) * 255).max() < 0.5 + 1e-2
 
 
 @pytest.mark.parametrize("global_mean", [False, True])
@@ -133,8 +133,8 @@ def test_receptive_radius_is_the_halo(model: SpanNetwork) -> None:
 def test_bf16_is_near(model: SpanNetwork) -> None:
     batch = photo(24, 24).transpose(2, 0, 1)[None]
     for name in ("openvino", "torch") if bf16_on_cpu() else ("torch",):
-        made = open_engine(model, Setting(name, "bf16"))(batch)
-        assert np.abs(made.astype(float) - reference(model, batch) * 255).mean() < 4
+        output = open_engine(model, Setting(name, "bf16"))(batch)
+        assert np.abs(output.astype(float) - reference(model, batch) * 255).mean() < 4
     for name in ("native", "onnxruntime"):
         with pytest.raises(EngineError, match="no bf16"):
             open_engine(model, Setting(name, "bf16"))

@@ -87,6 +87,7 @@ def test_the_trap_works(tmp_path: Path) -> None:
     assert "surprise: socket.getaddrinfo" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_does_nothing_else(name: str, tmp_path: Path) -> None:
     done = isolated(tmp_path, sys.executable, "-c", ENLARGE, name)

@@ -23,7 +23,6 @@ from helpers_networks import TinyNetwork, tiny_network
 CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
     ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
-    ("pt2", {"size": (24, 40)}, ["span-x4_40x24.pt2"]),
 ]
 SLOW_CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("onnx", {}, ["span-x4.onnx"]),
@@ -34,6 +33,7 @@ SLOW_CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("spandrel", {}, ["4x_span-x4.safetensors"]),
     ("torchscript", {}, ["span-x4.pt"]),
     ("pt2", {}, ["span-x4.pt2"]),
+    ("pt2", {"size": (24, 40)}, ["span-x4_40x24.pt2"]),
 ]
 
 
@@ -134,12 +134,18 @@ OTHER_CASES: list[tuple[base.Target, dict[str, Any]]] = [
     ("openvino", {"precision": "fp16"}),
     ("torchscript", {}),
     ("pt2", {"size": (24, 40)}),
-    ("pt2", {}),
+]
+OTHER_NETWORKS = [
+    tiny_network(3),
+    *(
+        pytest.param(network, marks=pytest.mark.slow)
+        for network in (tiny_network(1), tiny_network(3, global_mean=True))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("target", "options"), OTHER_CASES)
-@pytest.mark.parametrize("network", [tiny_network(1), tiny_network(3), tiny_network(3, global_mean=True)])
+@pytest.mark.parametrize(("target", "options"), [*OTHER_CASES, pytest.param("pt2", {}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", OTHER_NETWORKS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
 def test_other_networks(network: TinyNetwork, target: base.Target, options: dict[str, Any], tmp_path: Path) -> None:
     report = export.export(network, target, tmp_path, **options)
@@ -202,14 +208,16 @@ def test_what_is_no_number_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path
     real = to_onnx.convert
 
     def spoilt(*arguments: Any, **options: Any) -> Any:
-        made = real(*arguments, **options)
-        return replace(made, run=lambda picture: np.where(picture[0, 0, 0, 0] == 1, np.nan, made.run(picture)))
+        result = real(*arguments, **options)
+        return replace(result, run=lambda picture: np.where(picture[0, 0, 0, 0] == 1, np.nan, result.run(picture)))
 
     monkeypatch.setattr(to_onnx, "convert", spoilt)
     with pytest.raises(EngineError, match="no number of the picture 'white'"):
         export.export(model, "onnx", tmp_path)
     monkeypatch.setattr(
-        to_onnx, "convert", lambda *a, **o: replace(made := real(*a, **o), run=lambda x: made.run(x) + (x.min() == 1))
+        to_onnx,
+        "convert",
+        lambda *a, **o: replace(result := real(*a, **o), run=lambda x: result.run(x) + (x.min() == 1)),
     )
     with pytest.raises(EngineError, match="'white' differs by 255"):  # what is not clipped counts as it is
         export.export(model, "onnx", tmp_path)

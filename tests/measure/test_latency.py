@@ -43,8 +43,8 @@ def one_node(kind: str, *inputs: str, output: str = "output", **attributes: Any)
     sides = {name: (TensorProto.FLOAT, (1, 3, f"h_{name}", f"w_{name}")) for name in ("input", "output")}
     values = {name: helper.make_tensor_value_info(name, *sides[name]) for name in sides}
     node = helper.make_node(kind, inputs, [output], **attributes)
-    made = helper.make_graph([node], "one", [values["input"]], [values["output"]], weights)
-    return bytes(helper.make_model(made).SerializeToString())
+    graph = helper.make_graph([node], "one", [values["input"]], [values["output"]], weights)
+    return bytes(helper.make_model(graph).SerializeToString())
 
 
 def as_onnx(path: Path, scale: int = 4) -> Path:
@@ -129,9 +129,9 @@ def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
     networks: list[Network] = [span_network("ours", 4), open_file(as_onnx(tmp_path / "theirs.onnx"))]
     for engine in ("openvino", "onnxruntime"):
         setting = latency.resolve_runtime(Setting(engine, threads=1), networks)
-        made = latency.measure(networks, [(24, 32), (9, 7)], setting, runs=2)
-        assert made.keys() == {(name, size) for name in ("ours", "theirs") for size in ((24, 32), (9, 7))}
-        assert all(0 < row.low <= row.milliseconds <= row.high for row in made.values())
+        latencies = latency.measure(networks, [(24, 32), (9, 7)], setting, runs=2)
+        assert latencies.keys() == {(name, size) for name in ("ours", "theirs") for size in ((24, 32), (9, 7))}
+        assert all(0 < row.low <= row.milliseconds <= row.high for row in latencies.values())
     assert latency.resolve_runtime(Setting(), networks).engine == "openvino"
     with pytest.raises(UsageError, match="ONNX file"):
         latency.resolve_runtime(Setting("torch"), networks)
@@ -177,8 +177,8 @@ def test_the_challenge_over_a_folder(tmp_path: Path) -> None:
     lr = photo(20, 30).transpose(2, 0, 1)[None].astype(np.float32) / 255
     np.save(tmp_path / "lr.npy", lr)
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path)
-    wanted = open_engine(zoo.load("span-x4"))(lr)
-    np.testing.assert_allclose(np.load(tmp_path / "sr.npy"), wanted, atol=2e-4)
+    expected = open_engine(zoo.load("span-x4"))(lr)
+    np.testing.assert_allclose(np.load(tmp_path / "sr.npy"), expected, atol=2e-4)
 
 
 def test_a_submission_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

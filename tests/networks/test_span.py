@@ -127,8 +127,8 @@ def test_bfloat16_is_imported(tmp_path: Path, model: SpanNetwork) -> None:
     save_torch(halves, path)
     with pytest.raises(ModelError, match=r"half\.safetensors: .*dsclora import"):
         span.read(path)
-    made = span_import.import_file(path)
-    assert all(np.array_equal(made.weights[k], half.float().numpy()) for k, half in halves.items())
+    network = span_import.import_file(path)
+    assert all(np.array_equal(network.weights[k], half.float().numpy()) for k, half in halves.items())
 
 
 def test_truncated(model_file: Path) -> None:

@@ -223,9 +223,9 @@ def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[P
     train(load(tmp_path, f"{PRETRAIN}teacher_weight = 1.0\n"), folders, tmp_path / "run", teacher)
     (kept,) = (tmp_path / "run" / "pictures").glob("teacher-*.u8")
     lr = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").lr(0)
-    wanted = imresize(span_torch.uint8_function(span_torch.from_network(teacher))(lr), 2 / 3)
-    assert wanted.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
-    mistaken = np.abs(np.fromfile(kept, np.uint8, wanted.size).astype(int) - wanted.ravel())
+    expected = imresize(span_torch.uint8_function(span_torch.from_network(teacher))(lr), 2 / 3)
+    assert expected.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
+    mistaken = np.abs(np.fromfile(kept, np.uint8, expected.size).astype(int) - expected.ravel())
     assert mistaken.max() <= 1, "engines round differently"
     assert (mistaken > 0).mean() < 0.01
 
@@ -254,6 +254,7 @@ def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) ->
         assert span_torch.resolve_precision("auto", torch.device("cuda")) == ("bf16" if has else "fp32")
 
 
+@pytest.mark.slow
 def test_the_header_says_what_was_computed_in(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,10 +262,11 @@ def test_the_header_says_what_was_computed_in(
         span_torch, "resolve_precision", lambda precision, _: "bf16" if precision == "auto" else precision
     )
     text = PRETRAIN.replace('precision = "fp32"', 'precision = "auto"', 1)
-    made = train(load(tmp_path, text), folders, tmp_path / "run").model
-    assert [stage["precision"] for stage in made.training["recipe"]["stage"]] == ["bf16", "fp32"]
+    model = train(load(tmp_path, text), folders, tmp_path / "run").model
+    assert [stage["precision"] for stage in model.training["recipe"]["stage"]] == ["bf16", "fp32"]
 
 
+@pytest.mark.slow
 def test_patches_that_pictures_have_no_room_for_are_told_before_training(
     tmp_path: Path, folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
