@@ -113,7 +113,8 @@ def test_above_90_db_of_the_fp32_network(shared: Path, name: str, kernel: str) -
 
 
 def test_refuses_wrong_arrays() -> None:
-    span = Native(random_model(2, 4), 1)._span
+    model = random_model(2, 4)
+    span = dsclora_native.Span(dict(model.weights), model.scale, model.channels, list(model.mean), model.range)
     lr, sr = np.zeros((5, 6, 3), np.uint8), np.zeros((10, 12, 3), np.uint8)
     span.run(lr, sr, 1)
     for source, target, threads in [

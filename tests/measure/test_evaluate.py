@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsclora.engines import Setting
-from dsclora.engines.choice import open_engine
+from dsclora.engines.choice import RUNTIMES, open_engine
 from dsclora.errors import ImageError
 from dsclora.measure import evaluate
 from dsclora.networks import span_import
@@ -29,7 +29,7 @@ OFFICIAL = {
 
 def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     model = span_import.import_file(shared / "weights" / name)
-    engine = open_engine(model, Setting("onnxruntime"))
+    engine = open_engine(model, Setting("native" if RUNTIMES[0].usable else "onnxruntime"))  # the quicker one
     pairs = find_pairs(shared / "data" / "bench" / bench, model.scale)
     protocol = metrics.protocol("classic-y", model.scale)
     return evaluate.mean(evaluate.scores(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
