@@ -10,7 +10,6 @@ import pytest
 
 import dsclora
 from dsclora.cli import about
-from dsclora.errors import MissingExtraError, needs_extra
 from helpers import dsclora_, invoke, photo, save
 
 PANELS = {
@@ -91,22 +90,6 @@ def test_training_without_torch_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "pip install 'dsclora[train]'" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("missing", ["pydantic", "pydantic.fields"])
-def test_a_missing_package_is_named(missing: str) -> None:
-    with pytest.raises(MissingExtraError, match=r"training needs pydantic, .* pip install 'dsclora\[train\]'"):  # noqa: SIM117
-        with needs_extra("train", "training"):
-            raise ModuleNotFoundError(name=missing)
-
-
-@pytest.mark.parametrize(
-    "broken", [ModuleNotFoundError(name="dsclora.training.moved"), ImportError(name="torch"), ModuleNotFoundError()]
-)
-def test_what_is_broken_is_not_called_missing(broken: ImportError) -> None:
-    with pytest.raises(type(broken)) as raised, needs_extra("train", "training"):
-        raise broken
-    assert raised.value is broken
 
 
 @pytest.mark.parametrize(
