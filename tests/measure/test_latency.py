@@ -1,4 +1,4 @@
-"""Time and memory of every kind of network; `dsclora profile` as a user meets it."""
+"""Time and memory of every kind of network, and what cannot be measured."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dsclora.engines import Setting
 from dsclora.errors import EngineError, ModelError, UsageError
 from dsclora.measure import latency, ntire, ntire_submission
 from dsclora.networks import Network, open_file, span_graph
-from helpers import dsclora_, parsed, random_model
+from helpers import dsclora_, random_model
 from helpers_networks import as_onnx, one_node, onnx_network, span_network
 
 
@@ -34,18 +34,6 @@ def test_every_kind_of_network_is_timed_in_its_runtime(tmp_path: Path) -> None:
         latency.resolve_runtime(Setting("torch"), networks)
     with pytest.raises(UsageError, match="on the CPU only"):
         latency.resolve_runtime(Setting(device="cuda"), networks)
-
-
-def test_command_line(model_file: Path, tmp_path: Path) -> None:
-    facts = parsed(dsclora_("profile", "--model", model_file, "--size", "24x16", "--runs", 2, "--json"))
-    assert facts["latency_ms"] > 0
-    assert {"parameters", "macs", "activations", "convs"} <= facts.keys()
-    assert facts["flops"] == 2 * facts["macs"]
-    text = dsclora_(
-        "profile", "-m", model_file, "-m", "span-x2", "--size", "16x16", "--size", "24x16", "--runs", 1
-    ).stdout
-    assert text.count("random") == 2
-    assert text.count("span-x2") == 2
 
 
 def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dsclora.training import fake_quant
 from dsclora.training.quantize import quantize
 from dsclora.training.recipes import AdaptRecipe, Lora, Stage
 from dsclora.training.run import Progress, Run
-from helpers import dsclora_, parsed, photo, random_model, save
+from helpers import photo, random_model, save
 from helpers_training import OVERFLOWS, avoid_overflow, calibrated
 
 RECIPE = AdaptRecipe.model_validate(
@@ -119,24 +119,3 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(EngineError, match="without VNNI: export on another one"):
         export.export(model, "openvino", tmp_path / "out", precision="int8", ranges=narrow)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_command_line(model_file: Path, tmp_path: Path) -> None:
-    train, valid = pictures(tmp_path)
-    target = tmp_path / "made.safetensors"
-    recipe = tmp_path / "short.toml"
-    recipe.write_text(
-        '[[lora]]\nconvs = "conv_cat"\nrank = 2\nalpha = 4.0\n'
-        "[[stage]]\niterations = 3\nbatch = 2\npatch = 16\nteacher_weight = 1.0\n"
-    )
-    arguments = ("quantize", train, "--valid", valid, "--base", model_file, "-o", target, "--recipe", recipe)
-    facts = parsed(dsclora_(*arguments, "--iterations", 2, "--json"))
-    assert facts["psnr"]["trained"] >= facts["psnr"]["calibrated"]
-    assert "exists already" in dsclora_(*arguments, code=2).stderr
-    dsclora_(*arguments, "--iterations", 2, "--overwrite")
-    out = tmp_path / "out"
-    text = dsclora_("export", "-m", model_file, "-a", target, "--to", "onnx", "--precision", "int8", "-o", out).stdout
-    assert "_int8.onnx" in text
-    twice = ("export", "-m", model_file, "-a", target, "-a", target, "--to", "onnx", "--precision", "int8", "-o", out)
-    assert "which are meant" in dsclora_(*twice, code=2).stderr
