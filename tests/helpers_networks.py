@@ -1,22 +1,26 @@
-"""A second network, so that the seam `networks.Network` is proven by two: bicubic enlargement plus two 3x3 convs."""
+"""Networks of tests: SPAN, ONNX files, and a second architecture, so that two prove the seam `networks.Network`."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dsclora.errors import ModelError
 from dsclora.networks import INPUT, OUTPUT, Float32
-from dsclora.networks.span_graph import OPSET, Builder
+from dsclora.networks.onnx_network import OnnxNetwork
+from dsclora.networks.span import SpanNetwork
+from dsclora.networks.span_graph import OPSET, Builder, build
 from dsclora.networks.tensor_file import hash_tensors
+from helpers import random_model
 
 MULTIPLE = 4
 FEATURES = 5
@@ -190,3 +194,29 @@ def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
     far = CUBIC * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def span_network(name: str = "random", scale: int = 2, channels: int = 6) -> SpanNetwork:
+    return replace(random_model(scale, channels), name=name)
+
+
+def onnx_network(name: str, content: bytes, scale: int) -> OnnxNetwork:
+    return OnnxNetwork(content, scale, name=name)
+
+
+def one_node(kind: str, *inputs: str, output: str = "output", **attributes: Any) -> bytes:
+    """One node on a picture of any size; `w` are the weights of a 3 x 3 conv, `scales` enlarge four times."""
+    weights = [
+        numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w"),
+        numpy_helper.from_array(np.array([1, 1, 4, 4], np.float32), "scales"),
+    ]
+    sides = {name: (TensorProto.FLOAT, (1, 3, f"h_{name}", f"w_{name}")) for name in ("input", "output")}
+    values = {name: helper.make_tensor_value_info(name, *sides[name]) for name in sides}
+    node = helper.make_node(kind, inputs, [output], **attributes)
+    graph = helper.make_graph([node], "one", [values["input"]], [values["output"]], weights)
+    return bytes(helper.make_model(graph).SerializeToString())
+
+
+def as_onnx(path: Path, scale: int = 4) -> Path:
+    path.write_bytes(build(random_model(scale)).SerializeToString())
+    return path

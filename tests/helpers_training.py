@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from dsclora.networks import Network
-from dsclora.networks.adapter import Adapter
-from dsclora.training import adapt, loop
+from dsclora.networks import Network, span_graph, span_torch
+from dsclora.networks.adapter import Adapter, Range
+from dsclora.networks.span import SpanNetwork
+from dsclora.training import adapt, fake_quant, loop
 from dsclora.training.budget import Budget
 from dsclora.training.gate import Outcome
 from dsclora.training.recipes import AdaptRecipe, Lora, Stage
 from dsclora.training.run import Progress, Run
 from dsclora.training.selection import find_selection
 from dsclora.training.task import prepare
+from helpers import CPU_FLAGS, photo
 
 LORA = [Lora(convs="block_?.c?_r.eval_conv", rank=1, alpha=2), Lora(convs="upsampler.0", rank=4, alpha=8)]
 
@@ -46,6 +49,9 @@ loss = "mse"
 """A recipe of a base model that trains in a second."""
 
 SOAP = 'optimiser = "soap"\n' + PRETRAIN.replace("channels = 6", 'channels = 6\nform = "plain"')
+
+OVERFLOWS = "avx2" in CPU_FLAGS and not CPU_FLAGS & {"avx512_vnni", "avx_vnni"}
+"""Whether OpenVINO's int8 does here what `adapter.WEIGHT_LEVELS` tells of."""
 
 
 def recipe(**changes: object) -> AdaptRecipe:
@@ -118,3 +124,18 @@ def on_ones(net: nn.Module) -> Tensor:
     """The square of what a linear layer makes of a one."""
     value: Tensor = net(torch.ones(1, 1)).square().sum()
     return value
+
+
+def batch(height: int = 24, width: int = 20, seed: int = 0) -> torch.Tensor:
+    return span_torch.to_tensor(photo(height, width, seed=seed).transpose(2, 0, 1)[None])
+
+
+def avoid_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer levels where sums would overflow, so that OpenVINO computes what is simulated on any processor."""
+    if OVERFLOWS:
+        for module in (span_graph, fake_quant):
+            monkeypatch.setattr(module, "WEIGHT_LEVELS", 64)
+
+
+def calibrated(model: SpanNetwork, balance: float = 0.75) -> dict[str, Range]:
+    return fake_quant.calibrate(span_torch.from_network(model), [batch(seed=n) for n in range(4)], balance)

@@ -48,6 +48,7 @@ def test_importing_loads_nothing() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_submodules_keeps_the_functions() -> None:
     """A submodule called as a public function would replace it when it is imported."""
     code = (
@@ -124,7 +125,7 @@ def test_a_file_gives_an_array(model: dsclora.Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "told"),
+    ("picture", "message"),
     [
         (None, "NoneType"),
         (b"bytes", "bytes"),
@@ -137,8 +138,8 @@ def test_a_file_gives_an_array(model: dsclora.Model, tmp_path: Path) -> None:
         (torch.zeros(4, 4), r"\(4, 4\)"),
     ],
 )
-def test_another_kind_is_told_with_what_is_taken(model: dsclora.Model, picture: Any, told: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_another_kind_is_told_with_what_is_taken(model: dsclora.Model, picture: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         model(picture)
 
 

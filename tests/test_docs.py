@@ -66,6 +66,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_runs(page: Path, place: Path) -> None:
     assert commands(page)
@@ -100,6 +101,7 @@ def test_the_python_examples_run(place: Path) -> None:
         assert done.returncode == 0, (block, done.stderr)
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning() -> None:
     pytest.importorskip("zensical")
     script = ROOT / "scripts" / "site.py"

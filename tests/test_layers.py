@@ -39,14 +39,14 @@ def may_import_torch(path: Path) -> bool:
 
 def imported(tree: ast.AST) -> set[str]:
     """Modules of this package that a module imports, inside functions too."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dsclora":
             base = node.module.removeprefix("dsclora").lstrip(".")
             for alias in node.names:
                 full = f"{base}.{alias.name}".lstrip(".")
-                found.add(full if full in MODULES else base)
-    return found - {""}
+                names.add(full if full in MODULES else base)
+    return names - {""}
 
 
 def modules() -> list[str]:

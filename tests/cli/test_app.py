@@ -10,7 +10,6 @@ import pytest
 
 import dsclora
 from dsclora.cli import about
-from dsclora.errors import MissingExtraError, needs_extra
 from helpers import dsclora_, invoke, photo, save
 
 PANELS = {
@@ -24,14 +23,14 @@ VERBS = [verb for verbs in PANELS.values() for verb in verbs]
 
 
 def test_help_shows_the_verbs_in_panels() -> None:
-    found: dict[str, list[str]] = {}
+    panels: dict[str, list[str]] = {}
     for line in dsclora_("--help").stdout.splitlines():
         if heading := re.match(r"╭─ ([\w ]+?) ─", line):
-            verbs = found.setdefault(heading[1], [])
-        elif (row := re.match(r"│ (\w+) ", line)) and "Options" not in list(found)[-1:]:
+            verbs = panels.setdefault(heading[1], [])
+        elif (row := re.match(r"│ (\w+) ", line)) and "Options" not in list(panels)[-1:]:
             verbs.append(row[1])
             assert "..." not in line
-    assert found == {"Options": [], **PANELS}
+    assert panels == {"Options": [], **PANELS}
     assert dsclora_("--version").stdout.strip() == f"dsclora {dsclora.__version__}"
 
 
@@ -68,6 +67,7 @@ def test_help_imports_neither_numpy_nor_pyvips() -> None:
     assert done.stdout.splitlines()[-1] == ""
 
 
+@pytest.mark.slow
 def test_torch_is_never_imported_by_the_light_half(tmp_path: Path) -> None:
     source = save(tmp_path / "in.png", photo(16, 16))
     code = (
@@ -90,22 +90,6 @@ def test_training_without_torch_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "pip install 'dsclora[train]'" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("missing", ["pydantic", "pydantic.fields"])
-def test_a_missing_package_is_named(missing: str) -> None:
-    with pytest.raises(MissingExtraError, match=r"training needs pydantic, .* pip install 'dsclora\[train\]'"):  # noqa: SIM117
-        with needs_extra("train", "training"):
-            raise ModuleNotFoundError(name=missing)
-
-
-@pytest.mark.parametrize(
-    "broken", [ModuleNotFoundError(name="dsclora.training.moved"), ImportError(name="torch"), ModuleNotFoundError()]
-)
-def test_what_is_broken_is_not_called_missing(broken: ImportError) -> None:
-    with pytest.raises(type(broken)) as raised, needs_extra("train", "training"):
-        raise broken
-    assert raised.value is broken
 
 
 @pytest.mark.parametrize(
@@ -148,6 +132,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, -1))\n"

@@ -34,6 +34,7 @@ KERNELS = dsclora_native.kernels()
 reference = open_engine(zoo.load("span-x4"), Setting("torch", threads=1))
 
 
+@pytest.mark.slow
 @given(
     channels=st.integers(1, 64),
     scale=st.integers(1, 4),
@@ -48,8 +49,8 @@ def test_any_width_scale_and_size(
 ) -> None:
     model = random_model(scale, channels, seed=channels)
     batch = np.random.default_rng(height).random((1, 3, height, width), np.float32)
-    made = Native(model, threads, kernel)(batch)
-    assert np.abs(made - open_engine(model, Setting("torch", threads=1))(batch)).max() < 3e-5
+    output = Native(model, threads, kernel)(batch)
+    assert np.abs(output - open_engine(model, Setting("torch", threads=1))(batch)).max() < 3e-5
 
 
 # what streams through several bands, slabs (256 rows with one thread, 128 with more) and strips (91 tiles of 4 pixels,
@@ -63,40 +64,41 @@ def test_any_width_scale_and_size(
 def test_parts_fit_together(kernel: str, threads: int, height: int, width: int) -> None:
     model = random_model(2, 4)
     pixels = photo(height, width, dtype=np.uint16).transpose(2, 0, 1)[None]
-    wanted = open_engine(model, Setting("torch", threads=1))(pixels)
+    expected = open_engine(model, Setting("torch", threads=1))(pixels)
     engine = Native(model, threads, kernel)
     for _ in range(2):  # the second run finds the first one's rows
-        assert np.abs(engine(pixels).astype(int) - wanted).max() <= 2
+        assert np.abs(engine(pixels).astype(int) - expected).max() <= 2
 
 
 def test_engines_at_once_and_one_engine_at_once() -> None:
     model = random_model(2, 6)
     pixels = [photo(100, 120, seed=n).transpose(2, 0, 1)[None] for n in range(4)]
-    wanted = [Native(model, 1)(p) for p in pixels]
+    expected = [Native(model, 1)(p) for p in pixels]
     shared = Native(model, 2)
-    made: dict[int, bool] = {}
+    equal: dict[int, bool] = {}
 
     def work(n: int) -> None:
-        own = Native(model, 2)
-        made[n] = all(np.array_equal(e(pixels[n]), wanted[n]) for e in (own, shared) for _ in range(5))
+        private = Native(model, 2)
+        equal[n] = all(np.array_equal(e(pixels[n]), expected[n]) for e in (private, shared) for _ in range(5))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made == dict.fromkeys(range(4), True)
+    assert equal == dict.fromkeys(range(4), True)
 
 
 def test_a_bad_picture_leaves_nothing_behind() -> None:
     engine = Native(random_model(2, 6), 2)
     clean = photo(150, 1501).transpose(2, 0, 1)[None]  # several strips
-    wanted = engine(clean)
+    expected = engine(clean)
     for value in (np.nan, np.inf, -np.inf, 1e38):
         engine(np.full((1, 3, 150, 1501), value, np.float32))
-        assert np.array_equal(engine(clean), wanted)
+        assert np.array_equal(engine(clean), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["Set5", "Set14", "BSD100"])
 def test_above_90_db_of_the_fp32_network(shared: Path, name: str, kernel: str) -> None:
@@ -111,7 +113,8 @@ def test_above_90_db_of_the_fp32_network(shared: Path, name: str, kernel: str) -
 
 
 def test_refuses_wrong_arrays() -> None:
-    span = Native(random_model(2, 4), 1)._span
+    model = random_model(2, 4)
+    span = dsclora_native.Span(dict(model.weights), model.scale, model.channels, list(model.mean), model.range)
     lr, sr = np.zeros((5, 6, 3), np.uint8), np.zeros((10, 12, 3), np.uint8)
     span.run(lr, sr, 1)
     for source, target, threads in [
@@ -224,6 +227,7 @@ def test_a_part_of_strips_is_what_it_is_in_the_whole() -> None:
             engine.enlarge_crop(not_finite, np.empty(target.shape, np.float32), top, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(kind: str) -> None:
     if not shutil.which("cmake") or not shutil.which(os.environ.get("CXX", "c++")):

@@ -87,12 +87,14 @@ def test_the_trap_works(tmp_path: Path) -> None:
     assert "surprise: socket.getaddrinfo" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_does_nothing_else(name: str, tmp_path: Path) -> None:
     done = isolated(tmp_path, sys.executable, "-c", ENLARGE, name)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_an_engine_makes_no_call_for_a_socket(name: str, tmp_path: Path) -> None:
@@ -122,6 +124,7 @@ def test_exports_write_their_files_alone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_upscale_writes_its_picture_alone(tmp_path: Path) -> None:
     out = tmp_path / "large.png"
     sample = ROOT / "samples" / "cat.png"

@@ -17,15 +17,17 @@ from dsclora.engines.choice import open_engine
 from dsclora.errors import EngineError, MissingExtraError, ModelError, OutputError, UsageError
 from dsclora.exports import base, export, to_onnx, to_spandrel, verify
 from dsclora.networks import span, span_graph, span_import, tensor_file
-from helpers import dsclora_, parsed, random_model
+from helpers import random_model
 from helpers_networks import TinyNetwork, tiny_network
 
 CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
+    ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
+    ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
+]
+SLOW_CASES: list[tuple[base.Target, dict[str, Any], list[str]]] = [
     ("onnx", {}, ["span-x4.onnx"]),
     ("onnx", {"precision": "fp16"}, ["span-x4_fp16.onnx"]),
-    ("onnx", {"size": (24, 40)}, ["span-x4_40x24.onnx"]),
     ("openvino", {}, ["span-x4.xml", "span-x4.bin"]),
-    ("openvino", {"precision": "fp16", "size": (24, 40)}, ["span-x4_40x24_fp16.xml", "span-x4_40x24_fp16.bin"]),
     ("ncnn", {}, ["span-x4.ncnn.param", "span-x4.ncnn.bin"]),
     ("ncnn", {"precision": "fp16", "layout": "upscayl"}, ["span-x4_fp16.param", "span-x4_fp16.bin"]),
     ("spandrel", {}, ["4x_span-x4.safetensors"]),
@@ -45,7 +47,9 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.parametrize(("target", "options", "names"), CASES)
+@pytest.mark.parametrize(
+    ("target", "options", "names"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
 def test_the_runtime_makes_the_same_picture(
     target: base.Target, options: dict[str, Any], names: list[str], tmp_path: Path
@@ -62,12 +66,14 @@ def test_the_runtime_makes_the_same_picture(
     json.dumps(report.as_json(), default=str, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_fp16_is_as_exact_in_ncnn_as_elsewhere(tmp_path: Path) -> None:
     """Weights below fp16's normal numbers are zero to ncnn: with the range of 255 left in, this is 52 dB."""
     report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, precision="fp16")
     assert min(row.psnr for row in report.compared[:3]) > 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "photographs"), [("fp32", 110), ("fp16", 70)])
 def test_noise_is_no_reason_to_keep_no_file(precision: base.Precision, photographs: float, tmp_path: Path) -> None:
     """Of noise a wide SPAN makes other pixels with every change in the last bits, whoever computes; it is told."""
@@ -79,6 +85,7 @@ def test_noise_is_no_reason_to_keep_no_file(precision: base.Precision, photograp
     assert min(row.psnr for row in report.compared[:3]) > photographs
 
 
+@pytest.mark.slow
 def test_upscayl_finds_its_blobs(tmp_path: Path) -> None:
     report = export.export(zoo.load("span-x4"), "ncnn", tmp_path, layout="upscayl")
     rows = [line.split() for line in report.files[0].read_text().splitlines()]
@@ -127,12 +134,18 @@ OTHER_CASES: list[tuple[base.Target, dict[str, Any]]] = [
     ("openvino", {"precision": "fp16"}),
     ("torchscript", {}),
     ("pt2", {"size": (24, 40)}),
-    ("pt2", {}),
+]
+OTHER_NETWORKS = [
+    tiny_network(3),
+    *(
+        pytest.param(network, marks=pytest.mark.slow)
+        for network in (tiny_network(1), tiny_network(3, global_mean=True))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("target", "options"), OTHER_CASES)
-@pytest.mark.parametrize("network", [tiny_network(1), tiny_network(3), tiny_network(3, global_mean=True)])
+@pytest.mark.parametrize(("target", "options"), [*OTHER_CASES, pytest.param("pt2", {}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", OTHER_NETWORKS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
 def test_other_networks(network: TinyNetwork, target: base.Target, options: dict[str, Any], tmp_path: Path) -> None:
     report = export.export(network, target, tmp_path, **options)
@@ -178,6 +191,7 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_two_targets_do_not_share_a_file(tmp_path: Path) -> None:
     model = random_model()
     export.export(model, "openvino", tmp_path)
@@ -194,14 +208,16 @@ def test_what_is_no_number_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path
     real = to_onnx.convert
 
     def spoilt(*arguments: Any, **options: Any) -> Any:
-        made = real(*arguments, **options)
-        return replace(made, run=lambda picture: np.where(picture[0, 0, 0, 0] == 1, np.nan, made.run(picture)))
+        result = real(*arguments, **options)
+        return replace(result, run=lambda picture: np.where(picture[0, 0, 0, 0] == 1, np.nan, result.run(picture)))
 
     monkeypatch.setattr(to_onnx, "convert", spoilt)
     with pytest.raises(EngineError, match="no number of the picture 'white'"):
         export.export(model, "onnx", tmp_path)
     monkeypatch.setattr(
-        to_onnx, "convert", lambda *a, **o: replace(made := real(*a, **o), run=lambda x: made.run(x) + (x.min() == 1))
+        to_onnx,
+        "convert",
+        lambda *a, **o: replace(result := real(*a, **o), run=lambda x: result.run(x) + (x.min() == 1)),
     )
     with pytest.raises(EngineError, match="'white' differs by 255"):  # what is not clipped counts as it is
         export.export(model, "onnx", tmp_path)
@@ -209,23 +225,3 @@ def test_what_is_no_number_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(EngineError, match="does not work out"):
         export.export(model, "onnx", tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_command_line(model_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ("export", "--model", model_file, "-o", out)
-    text = dsclora_(*arguments, "--to", "onnx", "--to", "openvino").stdout
-    assert "ONNX Runtime" in text
-    assert "OpenVINO" in text
-    assert {path.name for path in out.iterdir()} == {"random.onnx", "random.xml", "random.bin"}
-    (out / "random.onnx").unlink()
-    facts = parsed(dsclora_(*arguments, "--to", "onnx", "--to", "openvino", "--json", code=1))
-    assert [row["target"] for row in facts["exported"]] == ["onnx"]
-    assert "exists already" in facts["failed"][0]
-    (out / "random.onnx").unlink()
-    assert "no name for a file" in dsclora_(*arguments, "--to", "onnx", "--name", ".", code=2).stderr
-    assert "is for --to ncnn" in dsclora_(*arguments, "--to", "onnx", "--layout", "upscayl", code=2).stderr
-    assert "has no fp16" in dsclora_(*arguments, "--to", "onnx", "--to", "pt2", "--precision", "fp16", code=2).stderr
-    assert "takes WIDTHxHEIGHT" in dsclora_(*arguments, "--to", "onnx", "--size", "0x0", code=2).stderr
-    assert not (out / "random.onnx").exists()
-    assert "choose from onnx" in dsclora_(*arguments, "--to", "tflite", code=2).stderr

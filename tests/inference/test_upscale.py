@@ -204,6 +204,7 @@ def test_unwritable_targets(tmp_path: Path) -> None:
         upscale_file(Nearest(), Job(source, tmp_path / "out.bmp"), Options())
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     """A limit on file size stands in for a full disk: both make the write fail half way."""
     source = save(tmp_path / "in.png", np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))

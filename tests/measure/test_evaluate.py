@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsclora.engines import Setting
-from dsclora.engines.choice import open_engine
+from dsclora.engines.choice import RUNTIMES, open_engine
 from dsclora.errors import ImageError
 from dsclora.measure import evaluate
 from dsclora.networks import span_import
@@ -29,12 +29,13 @@ OFFICIAL = {
 
 def measure(shared: Path, name: str, bench: str) -> tuple[float, float]:
     model = span_import.import_file(shared / "weights" / name)
-    engine = open_engine(model, Setting("onnxruntime"))
+    engine = open_engine(model, Setting("native" if RUNTIMES[0].usable else "onnxruntime"))  # the quicker one
     pairs = find_pairs(shared / "data" / "bench" / bench, model.scale)
     protocol = metrics.protocol("classic-y", model.scale)
     return evaluate.mean(evaluate.scores(lambda lr: evaluate.as_published(engine, lr), pairs, model.scale, protocol))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_weights_give_another_evaluators_table(shared: Path, name: str) -> None:
     for bench, (psnr, ssim) in zip(("Set5", "Set14", "BSD100"), OFFICIAL[name], strict=True):
@@ -53,10 +54,10 @@ def bench(tmp_path: Path) -> Path:
 
 
 def test_layouts(bench: Path) -> None:
-    given = find_pairs(bench, 2)
-    assert [(p.name, p.lr is not None) for p in given] == [("deep/two", True), ("one", True)]
-    made = find_pairs(bench, 3)
-    assert all(p.lr is None for p in made)
+    pairs = find_pairs(bench, 2)
+    assert [(p.name, p.lr is not None) for p in pairs] == [("deep/two", True), ("one", True)]
+    reduced = find_pairs(bench, 3)
+    assert all(p.lr is None for p in reduced)
     plain = find_pairs(bench / "HR", 2)
     assert [p.name for p in plain] == ["deep/two", "one"]
     lr, hr = read_pair(plain[1], 2)
@@ -76,13 +77,13 @@ def test_a_wrong_scale_is_one_failure(bench: Path) -> None:
     pairs = find_pairs(bench, 2)
     run = Nearest(2)
     protocol = metrics.protocol("classic-y", 2)
-    found = list(
+    rows = list(
         evaluate.evaluate(lambda lr: run(lr.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0), pairs, 2, protocol)
     )
-    assert isinstance(found[0], evaluate.Measured)
-    assert 10 < found[0].score.psnr < 60
-    assert isinstance(found[1], evaluate.Failure)
-    assert "LR of another scale" in found[1].error
+    assert isinstance(rows[0], evaluate.Measured)
+    assert 10 < rows[0].score.psnr < 60
+    assert isinstance(rows[1], evaluate.Failure)
+    assert "LR of another scale" in rows[1].error
 
 
 def test_csv(tmp_path: Path) -> None:
@@ -98,16 +99,16 @@ def test_csv(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_told(bench: Path) -> None:
     save(bench / "small" / "x.png", photo(8, 8))
     pairs = find_pairs(bench / "small", 4)
-    (found,) = evaluate.evaluate(lambda lr: lr, pairs, 4, metrics.protocol("classic-y", 4))
-    assert isinstance(found, evaluate.Failure)
-    assert "border" in found.error
+    (row,) = evaluate.evaluate(lambda lr: lr, pairs, 4, metrics.protocol("classic-y", 4))
+    assert isinstance(row, evaluate.Failure)
+    assert "border" in row.error
 
     def exhausted(lr: object) -> Any:
         raise MemoryError("Unable to allocate")
 
-    (found,) = evaluate.evaluate(exhausted, pairs, 1, metrics.protocol("classic-y", 1))
-    assert isinstance(found, evaluate.Failure)
-    assert "out of memory" in found.error
+    (row,) = evaluate.evaluate(exhausted, pairs, 1, metrics.protocol("classic-y", 1))
+    assert isinstance(row, evaluate.Failure)
+    assert "out of memory" in row.error
     save(bench / "small" / "x.tif", photo(20, 20))
     with pytest.raises(ImageError, match="same name"):
         find_pairs(bench / "small", 4)
@@ -115,8 +116,8 @@ def test_what_cannot_be_measured_is_told(bench: Path) -> None:
 
 def test_originals_at_another_size(bench: Path) -> None:
     pairs = find_pairs(bench, 2)
-    found = list(evaluate.evaluate(lambda lr: imresize(lr, 2), pairs, 2, metrics.protocol("classic-y", 2), 0.5))
-    for pair, one in zip(pairs, found, strict=True):
+    rows = list(evaluate.evaluate(lambda lr: imresize(lr, 2), pairs, 2, metrics.protocol("classic-y", 2), 0.5))
+    for pair, one in zip(pairs, rows, strict=True):
         assert isinstance(one, evaluate.Measured)
         hr = read_pair(pair, 2, size=0.5)[1]
         assert np.array_equal(one.hr, hr), "the original is resized"

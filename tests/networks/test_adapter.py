@@ -35,15 +35,15 @@ def make(base: SpanNetwork, seed: int = 0, rank: int = 2, name: str = "a") -> Ad
 
 
 def test_files_keep_everything(model: SpanNetwork, tmp_path: Path) -> None:
-    made = make(model)
-    adapter.write(tmp_path / "a.safetensors", made)
+    original = make(model)
+    adapter.write(tmp_path / "a.safetensors", original)
     read = adapter.read(tmp_path / "a.safetensors")
-    assert adapter.describe(read) == adapter.describe(made)
-    for conv, update in made.updates.items():
+    assert adapter.describe(read) == adapter.describe(original)
+    for conv, update in original.updates.items():
         assert np.array_equal(read.updates[conv].a, update.a)
         assert np.array_equal(read.updates[conv].b, update.b)
     with pytest.raises(OutputError, match="exists already"):
-        adapter.write(tmp_path / "a.safetensors", made)
+        adapter.write(tmp_path / "a.safetensors", original)
 
 
 def test_merging_adds_up_and_strength_is_a_dial(model: SpanNetwork) -> None:
@@ -68,25 +68,25 @@ def test_merging_adds_up_and_strength_is_a_dial(model: SpanNetwork) -> None:
 
 
 def test_an_adapter_fits_one_base(model: SpanNetwork) -> None:
-    made = make(model)
+    update = make(model)
     other = replace(random_model(3, 8, seed=2), name="other")
     with pytest.raises(ModelError, match=f"x2 base of 6 channels, sha256 {model.sha256[:12]}; other is x3, 8 channels"):
-        adapter.merge(other, [(made, 1.0)])
-    merged = adapter.merge(model, [(made, 1.0)])
+        adapter.merge(other, [(update, 1.0)])
+    merged = adapter.merge(model, [(update, 1.0)])
     with pytest.raises(ModelError, match="use the base it was made for"):
-        adapter.merge(merged, [(made, 1.0)])
+        adapter.merge(merged, [(update, 1.0)])
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 3), st.integers(0, 99))
 def test_extraction_finds_what_was_merged(rank: int, seed: int) -> None:
     base = random_model(2, 6)
-    made = make(base, seed, rank)
-    tuned = adapter.merge(base, [(made, 1.0)])
-    found, remainder = adapter.extract(base, tuned, rank)
-    assert found.updates.keys() == made.updates.keys()
+    original = make(base, seed, rank)
+    tuned = adapter.merge(base, [(original, 1.0)])
+    copy, remainder = adapter.extract(base, tuned, rank)
+    assert copy.updates.keys() == original.updates.keys()
     assert remainder.total < 1e-5
-    again = adapter.merge(base, [(found, 1.0)])
+    again = adapter.merge(base, [(copy, 1.0)])
     for key, tensor in tuned.weights.items():
         np.testing.assert_allclose(again.weights[key], tensor, atol=1e-6)
 
@@ -95,15 +95,15 @@ def test_extraction_tells_the_error_it_makes(model: SpanNetwork) -> None:
     tuned = replace(random_model(2, 6, seed=5), name="tuned")
     lost = []
     for rank in (1, 2, 4, 6):
-        made, remainder = adapter.extract(model, tuned, rank)
-        merged = adapter.merge(model, [(made, 1.0)])
+        low_rank, remainder = adapter.extract(model, tuned, rank)
+        merged = adapter.merge(model, [(low_rank, 1.0)])
         change = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in model.weights.items())
         left = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in merged.weights.items())
         assert remainder.total == pytest.approx((left / change) ** 0.5, rel=1e-4)
         lost.append(remainder.total)
     assert lost == sorted(lost, reverse=True)
     assert max(remainder.convs.values()) < 1e-6, "at full rank only the biases are lost"
-    assert made.updates["conv_1.eval_conv"].rank == 3, "no more than there are"
+    assert low_rank.updates["conv_1.eval_conv"].rank == 3, "no more than there are"
 
 
 def test_what_cannot_be_extracted(model: SpanNetwork) -> None:
@@ -146,17 +146,17 @@ def test_damaged_headers(model: SpanNetwork, tmp_path: Path, change: dict[str, s
 
 def test_damaged_tensors(model: SpanNetwork, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    made = make(model)
-    update = made.updates["conv_cat"]
+    whole = make(model)
+    update = whole.updates["conv_cat"]
     for bad, reason in (
         (replace(update, a=update.a * np.float32(np.nan)), "NaN"),
         (replace(update, a=update.a[:, :-1]), r"conv_cat has lora_A"),
     ):
-        adapter.write(path, replace(made, updates={**made.updates, "conv_cat": bad}), overwrite=True)
+        adapter.write(path, replace(whole, updates={**whole.updates, "conv_cat": bad}), overwrite=True)
         with pytest.raises(ModelError, match=reason):
             adapter.merge(model, [(adapter.read(path), 1.0)])
     with pytest.raises(ModelError, match="which the base does not have"):
-        adapter.merge(model, [(replace(made, updates={"conv_9": update}), 1.0)])
+        adapter.merge(model, [(replace(whole, updates={"conv_9": update}), 1.0)])
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -164,6 +164,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_line(model: SpanNetwork, model_file: Path, tmp_path: Path) -> None:
     a, b = tmp_path / "a b.safetensors", tmp_path / "b.safetensors"
     adapter.write(a, make(model, 0))
@@ -171,8 +172,8 @@ def test_the_command_line(model: SpanNetwork, model_file: Path, tmp_path: Path) 
     picture = save(tmp_path / "p.png", photo(20, 20))
     merged = tmp_path / "merged.safetensors"
     assert run("merge", model_file, f"{a}:0.5", b, "-o", merged).returncode == 0
-    wanted = adapter.merge(model, [(make(model, 0), 0.5), (make(model, 1), 1.0)])
-    assert span.read(merged).sha256 == wanted.sha256
+    expected = adapter.merge(model, [(make(model, 0), 0.5), (make(model, 1), 1.0)])
+    assert span.read(merged).sha256 == expected.sha256
 
     outputs = [tmp_path / "one.png", tmp_path / "two.png", tmp_path / "base.png"]
     assert run("upscale", picture, "-m", merged, "-o", outputs[0]).returncode == 0
@@ -243,8 +244,8 @@ def test_an_adapter_of_another_network(global_mean: bool, tmp_path: Path) -> Non
     random = np.random.default_rng(5)
     rows, columns, inner = adapter.Update.shapes(base.weights["tail.weight"].shape, 2)
     a, b = (random.normal(0, 0.1, shape).astype(np.float32) for shape in ((inner, columns), (rows, inner)))
-    made = adapter.create(base, {"tail": adapter.Update(a, b, 2, 4.0)}, {"made": "up"}, "MIT")
-    adapter.write(tmp_path / "a.safetensors", made)
+    update = adapter.create(base, {"tail": adapter.Update(a, b, 2, 4.0)}, {"made": "up"}, "MIT")
+    adapter.write(tmp_path / "a.safetensors", update)
     again = adapter.read(tmp_path / "a.safetensors")
     assert (again.architecture, again.channels, again.scale) == ("tiny", None, 3)
     assert adapter.describe(again)["architecture"] == "tiny"

@@ -29,9 +29,9 @@ def test_conv3xc_equals_its_definition(size: tuple[int, int]) -> None:
     x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
     literal = conv.conv(functional.pad(x, (1, 1, 1, 1))) + conv.sk(x)
     assert (conv(x) - literal).abs().max() < 1e-12
-    wanted = torch.autograd.grad(literal.square().sum(), [x, *conv.parameters()])
-    given = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
-    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(given, wanted, strict=True))
+    expected = torch.autograd.grad(literal.square().sum(), [x, *conv.parameters()])
+    gradients = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(gradients, expected, strict=True))
 
 
 def test_a_block_by_hand() -> None:
@@ -82,17 +82,17 @@ def test_expand_and_collapse_return_the_model() -> None:
         assert torch.allclose(back[key], torch.from_numpy(tensor), rtol=1e-4, atol=1e-5), key
 
 
-@pytest.mark.parametrize(("given", "wanted"), [(4, 2), (2, 4), (6, 3)])
-def test_expand_to_another_scale_reduces_or_repeats_sub_pixels(given: int, wanted: int) -> None:
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (6, 3)])
+def test_expand_to_another_scale_reduces_or_repeats_sub_pixels(before: int, after: int) -> None:
     torch.manual_seed(0)
-    model = random_model(given, 8)
-    net = span_torch.SpanTrain(8, wanted, range=model.range)
+    model = random_model(before, 8)
+    net = span_torch.SpanTrain(8, after, range=model.range)
     span_torch.to_training_form(net, model)
     lr = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
-        own = span_torch.from_network(model)(lr)
-        of_size = functional.adaptive_avg_pool2d(own, (9 * wanted, 11 * wanted))
-        assert (net(lr) - of_size).abs().max() < 1e-4 * own.abs().max()
+        large = span_torch.from_network(model)(lr)
+        of_size = functional.adaptive_avg_pool2d(large, (9 * after, 11 * after))
+        assert (net(lr) - of_size).abs().max() < 1e-4 * large.abs().max()
 
 
 def test_saved_model_equals_the_trained_network() -> None:

@@ -12,24 +12,24 @@ from helpers import photo
 def test_degradations() -> None:
     hr, flat = photo(64, 64), np.full((64, 64, 3), 100, np.uint8)
 
-    def made(picture: Uint8, *chain: Degradation, seed: int = 0) -> Uint8:
+    def lr_of(picture: Uint8, *chain: Degradation, seed: int = 0) -> Uint8:
         return degrade(picture, 2, chain, np.random.default_rng(seed))
 
     plain = imresize(hr, 0.5)
-    assert np.array_equal(made(hr), plain)
+    assert np.array_equal(lr_of(hr), plain)
     noise = Degradation(kind="noise", strength=(8, 8))
-    assert made(flat, noise).std() == pytest.approx(8, rel=0.1)
-    assert made(flat, noise, Degradation(kind="downscale")).std() < 6, "averaged away by the reduction that follows"
-    assert not np.array_equal(made(hr, noise), made(hr, noise, seed=1))
-    assert np.array_equal(made(hr, noise), made(hr, noise))
-    blurred = made(hr, Degradation(kind="blur", strength=(1.5, 1.5)))
+    assert lr_of(flat, noise).std() == pytest.approx(8, rel=0.1)
+    assert lr_of(flat, noise, Degradation(kind="downscale")).std() < 6, "averaged away by the reduction that follows"
+    assert not np.array_equal(lr_of(hr, noise), lr_of(hr, noise, seed=1))
+    assert np.array_equal(lr_of(hr, noise), lr_of(hr, noise))
+    blurred = lr_of(hr, Degradation(kind="blur", strength=(1.5, 1.5)))
     assert np.abs(np.diff(blurred.astype(int), axis=1)).mean() < 0.8 * np.abs(np.diff(plain.astype(int), axis=1)).mean()
     errors = [
-        np.abs(made(hr, Degradation(kind="jpeg", strength=(q, q))).astype(int) - plain).mean() for q in (95, 50, 10)
+        np.abs(lr_of(hr, Degradation(kind="jpeg", strength=(q, q))).astype(int) - plain).mean() for q in (95, 50, 10)
     ]
     assert 0 < errors[0] < errors[1] < errors[2]
     rare = Degradation(kind="noise", strength=(8, 8), probability=0.25)
-    untouched = [np.array_equal(made(flat, rare, seed=seed), flat[:32, :32]) for seed in range(200)]
+    untouched = [np.array_equal(lr_of(flat, rare, seed=seed), flat[:32, :32]) for seed in range(200)]
     assert 0.65 < np.mean(untouched) < 0.85
 
 

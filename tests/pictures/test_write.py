@@ -173,14 +173,14 @@ def test_a_grey_profile_is_kept_or_applied(tmp_path: Path, suffix: str, bands: i
     flat = np.full((32, 32, bands), 118, np.uint8)
     flat[..., 1:] = 255
     source = save(tmp_path / "in.png", flat, profiled)
-    shown = pyvips.Image.new_from_file(str(source))[0].icc_transform("srgb", embedded=True).numpy()
-    assert shown[0, 0, 0] > 130
+    appearance = pyvips.Image.new_from_file(str(source))[0].icc_transform("srgb", embedded=True).numpy()
+    assert appearance[0, 0, 0] > 130
     copy(source, tmp_path / f"out{suffix}")
     result = pyvips.Image.new_from_file(str(tmp_path / f"out{suffix}"))
     colour = result[: result.bands - 1] if result.hasalpha() else result
     if result.get_typeof("icc-profile-data"):
         colour = colour.icc_transform("srgb", embedded=True)
-    assert np.abs(colour.numpy().astype(int) - shown[0, 0]).max() <= 2
+    assert np.abs(colour.numpy().astype(int) - appearance[0, 0]).max() <= 2
 
 
 def test_outputs_that_cannot_be() -> None:

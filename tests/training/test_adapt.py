@@ -120,8 +120,8 @@ def test_the_self_ensemble_teaches_where_the_recipe_says_so(pictures: Path, tmp_
     r = recipe(teacher_weight=1.0, teacher_ensemble=True)
     with pytest.raises(RecipeError, match=r"take \d+\.\d minutes.*allow more --minutes"):
         adapted(r, random_model(2, 6), pictures, tmp_path / "hurried", teacher, minutes=1e-6)
-    made = adapted(r, random_model(2, 6), pictures, tmp_path / "alone").adapter
-    assert not made.training["recipe"]["teacher_ensemble"], "nobody taught"
+    untaught = adapted(r, random_model(2, 6), pictures, tmp_path / "alone").adapter
+    assert not untaught.training["recipe"]["teacher_ensemble"], "nobody taught"
 
 
 @pytest.mark.slow
@@ -145,6 +145,7 @@ def test_a_guard_slows_forgetting(pictures: Path, tmp_path: Path) -> None:
     assert guarded.forgetting.gain > forgotten.gain + 0.5
 
 
+@pytest.mark.slow
 def test_a_blank_page_decides_nothing(pictures: Path, tmp_path: Path) -> None:
     """One level off in it costs more dB than any other page can gain, and cannot be seen."""
     hr = np.full((64, 64, 3), 255, np.uint8)
@@ -304,6 +305,7 @@ def test_a_recipe_that_does_not_fit(pictures: Path, tmp_path: Path) -> None:
             adapted(r, base, pictures, tmp_path / "x", against)
 
 
+@pytest.mark.slow
 def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
     r = recipe(degrade=[{"kind": "noise", "strength": (5, 15)}, {"kind": "jpeg", "strength": (30, 60)}], copies=2)
     teacher = random_model(2, 8, seed=1)
@@ -318,19 +320,20 @@ def test_degraded_pictures_are_learnt_from(pictures: Path, tmp_path: Path) -> No
 def test_the_weights_are_chosen_by_other_pictures_than_judge_them(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = find_selection(recipe(), pictures, 2)
-    found = replace(found, validation=found.test[:1], test=found.test[1:], test_groups=found.test_groups[1:])
+    drawn = find_selection(recipe(), pictures, 2)
+    test, groups = drawn.test, drawn.test_groups
+    selection = replace(drawn, validation=test[:1], test=test[1:], test_groups=groups[1:])
     scored: list[Uint8] = []
     plain = ValidationSet.score
 
-    def score(shown: ValidationSet, net: torch.nn.Module) -> float:
-        scored.extend(hr for _, hr in shown.pictures)
-        return plain(shown, net)
+    def score(validation: ValidationSet, net: torch.nn.Module) -> float:
+        scored.extend(hr for _, hr in validation.pictures)
+        return plain(validation, net)
 
     monkeypatch.setattr(ValidationSet, "score", score)
     task = prepare(recipe(iterations=2, validations=1), random_model(2, 6))
-    outcome = adapt.adapt(task, found, Run(tmp_path / "run"))
-    _, chosen_by = read_pair(found.validation[0], 2)
+    outcome = adapt.adapt(task, selection, Run(tmp_path / "run"))
+    _, chosen_by = read_pair(selection.validation[0], 2)
     assert scored
     assert all(np.array_equal(hr, chosen_by) for hr in scored)
-    assert outcome.change.names == [pair.name for pair in found.test]
+    assert outcome.change.names == [pair.name for pair in selection.test]

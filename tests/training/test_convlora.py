@@ -144,8 +144,8 @@ def test_an_update_by_hand() -> None:
 def test_merging_with_numpy_equals_the_attached_network() -> None:
     base = random_model(2, 6)
     attached = stir(convlora.attach(span_torch.from_network(base)))
-    made = adapter.Adapter(convlora.extract(attached), base.sha256, 2, 6)
-    merged = span_torch.from_network(adapter.merge(base, [(made, 1.0)]))
+    update = adapter.Adapter(convlora.extract(attached), base.sha256, 2, 6)
+    merged = span_torch.from_network(adapter.merge(base, [(update, 1.0)]))
     for name, tensor in convlora.detach(attached, merged=True).state_dict().items():
         np.testing.assert_allclose(merged.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(merged(X), attached(X))

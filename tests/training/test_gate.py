@@ -19,9 +19,9 @@ def test_no_gain_is_refused(pictures: Path, tmp_path: Path) -> None:
     """What was merged already is too much when it is added once more."""
     good = adapted(recipe(iterations=100), random_model(2, 6), pictures, tmp_path / "good").adapter
     model = adapter.merge(random_model(2, 6), [(good, 1.0)])
-    held = judge(model, replace(good, base_sha256=model.sha256), find_selection(recipe(), pictures, 2))
-    assert held.change.gain < 0, "twice the same update is too much"
-    assert not held.accepted
+    verdict = judge(model, replace(good, base_sha256=model.sha256), find_selection(recipe(), pictures, 2))
+    assert verdict.change.gain < 0, "twice the same update is too much"
+    assert not verdict.accepted
 
 
 def test_the_interval_of_a_mean() -> None:

@@ -72,8 +72,8 @@ def test_nothing_is_on_both_sides(sizes: list[int], share: float, most: int, see
     assert all(len({side.get(n) for n in g} - {None}) <= 1 for g in groups)
     assert choose == judge or not set(choose) & set(judge)
     assert hold_out(groups, share, most, seed) == (train, choose, judge)
-    held = {n for n in range(sum(sizes)) if n not in train}
-    assert {*choose, *judge} <= held
+    rest = {n for n in range(sum(sizes)) if n not in train}
+    assert {*choose, *judge} <= rest
     assert len({*choose, *judge}) <= max(most, 4)
     of_group = {n: number for number, g in enumerate(groups) for n in g}
     assert len({of_group[n] for n in (*choose, *judge)}) >= (4 if len(groups) >= 8 else LEAST_HELD_OUT)

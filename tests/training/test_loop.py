@@ -18,7 +18,7 @@ def test_what_is_left_counts_validations_evenly(tmp_path: Path, monkeypatch: pyt
     """A step takes a second, a validation thirty, right after a report or not."""
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    seen: list[Progress] = []
+    reports: list[Progress] = []
 
     def loss(net: torch.nn.Module, _: Stage, step: int) -> torch.Tensor:
         clock[0] += 1
@@ -29,8 +29,9 @@ def test_what_is_left_counts_validations_evenly(tmp_path: Path, monkeypatch: pyt
         return 1.0
 
     net, stage = torch.nn.Linear(1, 1), Stage(iterations=60)
-    fit(net, stage, loss, score, tmp_path, validate_every=21, checkpoint_every=60, report=seen.append, report_every=20)
-    left = {p.step: p.seconds_left for p in seen}
+    report = reports.append
+    fit(net, stage, loss, score, tmp_path, validate_every=21, checkpoint_every=60, report=report, report_every=20)
+    left = {p.step: p.seconds_left for p in reports}
     assert left == {20: 40, 21: 39 * 51 / 21, 40: 20 * 70 / 40, 42: 18 * 102 / 42, 60: 0}
 
 

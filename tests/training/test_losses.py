@@ -33,18 +33,18 @@ def value_and_gradient(loss: Tensor, student: Tensor) -> tuple[float, Tensor]:
 def test_it_equals_the_definition(chunk: int) -> None:
     s, t = features()
     value, gradient = value_and_gradient(spatial_affinity(s, t, chunk=chunk), s)
-    wanted, wanted_gradient = value_and_gradient(plain(s, t), s)
-    assert value == pytest.approx(wanted, rel=1e-14)
-    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-12, atol=1e-16)
+    expected, expected_gradient = value_and_gradient(plain(s, t), s)
+    assert value == pytest.approx(expected, rel=1e-14)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-12, atol=1e-16)
 
 
 def test_all_rows_drawn_are_the_whole() -> None:
     s, t = features()
     drawn = spatial_affinity(s, t, torch.randperm(42), chunk=5)
     value, gradient = value_and_gradient(3 * drawn, s)
-    wanted, wanted_gradient = value_and_gradient(3 * plain(s, t), s)
-    assert value == pytest.approx(wanted, rel=1e-14)
-    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-12, atol=1e-16)
+    expected, expected_gradient = value_and_gradient(3 * plain(s, t), s)
+    assert value == pytest.approx(expected, rel=1e-14)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-12, atol=1e-16)
 
 
 def test_two_positions_by_hand() -> None:
@@ -54,9 +54,10 @@ def test_two_positions_by_hand() -> None:
     assert spatial_affinity(s, t).item() == 0.5
 
 
+@pytest.mark.slow
 def test_a_subset_of_rows_is_unbiased() -> None:
     s, t = features()
-    wanted, wanted_gradient = value_and_gradient(plain(s, t), s)
+    expected, expected_gradient = value_and_gradient(plain(s, t), s)
     generator = torch.Generator().manual_seed(0)
     values, gradients = [], []
     for _ in range(2000):
@@ -66,9 +67,9 @@ def test_a_subset_of_rows_is_unbiased() -> None:
         gradients.append(gradient)
     drawn = torch.tensor(values, dtype=torch.float64)
     error = drawn.std().item() / 2000**0.5
-    assert abs(drawn.mean().item() - wanted) < 4 * error
+    assert abs(drawn.mean().item() - expected) < 4 * error
     stacked = torch.stack(gradients)
-    z = (stacked.mean(0) - wanted_gradient) / (stacked.std(0) / 2000**0.5)
+    z = (stacked.mean(0) - expected_gradient) / (stacked.std(0) / 2000**0.5)
     assert z.abs().max() < 5
     assert 0.8 < z.std() < 1.2
 

@@ -35,20 +35,22 @@ def test_the_terms_of_the_loss(pictures: Path, tmp_path: Path) -> None:
     assert terms["rec"].item() == pytest.approx(0.5 * (student(lr) - hr).abs().mean().item(), rel=1e-5)
     assert terms["ts"].item() == pytest.approx(2 * (student(lr) - other(lr)).abs().mean().item(), rel=1e-5)
 
-    def taps_of(n: span_torch.Span) -> list[torch.Tensor]:
-        x, found = n.conv_1((lr - n.mean) * n.range), []
+    def outputs_of(n: span_torch.Span) -> list[torch.Tensor]:
+        x, outputs = n.conv_1((lr - n.mean) * n.range), []
         for tap in taps:
             x, _ = n.get_submodule(tap)(x)
-            found.append(x)
-        return found
+            outputs.append(x)
+        return outputs
 
-    wanted = sum(losses.spatial_affinity(a, b).item() for a, b in zip(taps_of(student), taps_of(other), strict=True))
-    assert terms["ad"].item() == pytest.approx(3 * wanted, rel=1e-5)
+    expected = sum(
+        losses.spatial_affinity(a, b).item() for a, b in zip(outputs_of(student), outputs_of(other), strict=True)
+    )
+    assert terms["ad"].item() == pytest.approx(3 * expected, rel=1e-5)
     assert taps == [f"block_{n}" for n in range(1, 7)]
     few = recipe(affinity_weight=3.0, affinity={"rows": 64})
     estimate = Objective(few, store, None, span_torch.from_network(teacher), taps).terms(net, few.stages[0], 3)["ad"]
-    assert estimate.item() == pytest.approx(3 * wanted, rel=0.2)
-    assert estimate.item() != pytest.approx(3 * wanted, rel=1e-6)
+    assert estimate.item() == pytest.approx(3 * expected, rel=0.2)
+    assert estimate.item() != pytest.approx(3 * expected, rel=1e-6)
     enlarged = Objective(few, store).rows(torch.zeros(1, 3, 64, 64), 3)
     assert enlarged is not None
     assert enlarged.max() > 3000, "of a tap that is larger than LR, all of it"
@@ -73,9 +75,9 @@ def test_a_live_teacher_of_a_larger_scale_is_reduced_as_by_matlab(tmp_path: Path
     r = recipe(teacher_weight=1.0)
     live = Objective(r, store, None, teacher).terms(net, r.stages[0], 0)["ts"].item()
     lr = store.batch(r.seed, 0, r.stages[0].batch, r.stages[0].patch // 2).lr
-    made = np.stack([imresize(span_torch.uint8_function(teacher)(x.transpose(1, 2, 0)), 0.5) for x in lr]) / 255
-    wanted = np.abs(net(span_torch.to_tensor(lr)).detach().permute(0, 2, 3, 1).numpy() - made).mean()
-    assert live == pytest.approx(wanted, rel=0.02)
+    targets = np.stack([imresize(span_torch.uint8_function(teacher)(x.transpose(1, 2, 0)), 0.5) for x in lr]) / 255
+    expected = np.abs(net(span_torch.to_tensor(lr)).detach().permute(0, 2, 3, 1).numpy() - targets).mean()
+    assert live == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -84,17 +86,17 @@ def test_what_distillation_looks_at_beside_a_guard(pictures: Path, tmp_path: Pat
     base, teacher = span_torch.from_network(random_model(2, 6)), span_torch.from_network(random_model(2, 8, seed=1))
     for n in range(8):
         save(tmp_path / "odd" / f"o{n}x.png", photo(64, 64, seed=50 + n))
-    own = open_store(find_pairs(tmp_path / "odd", 2), 2, tmp_path / "own")
+    subject = open_store(find_pairs(tmp_path / "odd", 2), 2, tmp_path / "own")
     guard = open_store(find_pairs(pictures, 2), 2, tmp_path / "guard")
     if cached:
-        for store in (own, guard):
+        for store in (subject, guard):
             store.add_teacher("t", span_torch.uint8_function(teacher))
-    batches = [own.batch(0, 3, 2, 16), guard.batch(1, 3, 2, 16)]
-    for teach_own, seen in ((False, batches[1:]), (True, batches)):
+    batches = [subject.batch(0, 3, 2, 16), guard.batch(1, 3, 2, 16)]
+    for teach_own, visible in ((False, batches[1:]), (True, batches)):
         r = recipe(teacher_weight=2.0, teach_own=teach_own)
-        terms = Objective(r, own, guard, None if cached else teacher).terms(base, r.stages[0], 3)
-        lr = span_torch.to_tensor(np.concatenate([b.lr for b in seen]))
-        kept = [b.teacher for b in seen if b.teacher is not None]
+        terms = Objective(r, subject, guard, None if cached else teacher).terms(base, r.stages[0], 3)
+        lr = span_torch.to_tensor(np.concatenate([b.lr for b in visible]))
+        kept = [b.teacher for b in visible if b.teacher is not None]
         target = span_torch.to_tensor(np.concatenate(kept)) if cached else teacher(lr)
         assert terms["guard"].item() == pytest.approx(2 * (base(lr) - target).abs().mean().item(), rel=1e-5)
         assert set(terms) == {"rec", "guard"}

@@ -18,10 +18,10 @@ from helpers import photo, save
 
 
 def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_path: Path) -> None:
-    seen: list[Uint8] = []
+    inputs: list[Uint8] = []
 
     def double(lr: Uint8) -> Uint8:
-        seen.append(lr)
+        inputs.append(lr)
         return lr.repeat(2, 0).repeat(2, 1)
 
     def reduce(hr: Uint8, number: int) -> Uint8:
@@ -30,10 +30,12 @@ def test_copies_of_a_picture_are_shown_to_the_teacher_once(pictures: Path, tmp_p
     pairs = find_pairs(pictures, 2)
     store = open_store(pairs, 2, tmp_path / "s", reduce=reduce, copies=3)
     store.add_teacher("t", double, undegraded=True)
-    assert len(seen) == len(pairs) == len(store) // 3
-    assert all(np.array_equal(lr, imresize(store.hr(3 * n), 0.5)) for n, lr in enumerate(seen)), "not the degraded ones"
+    assert len(inputs) == len(pairs) == len(store) // 3
+    assert all(np.array_equal(lr, imresize(store.hr(3 * n), 0.5)) for n, lr in enumerate(inputs)), (
+        "not the degraded ones"
+    )
     stored = np.fromfile(tmp_path / "s" / "teacher-t.u8", np.uint8)
-    assert np.array_equal(stored, np.concatenate([double(lr).ravel() for lr in seen[: len(pairs)] for _ in range(3)]))
+    assert np.array_equal(stored, np.concatenate([double(lr).ravel() for lr in inputs[: len(pairs)] for _ in range(3)]))
 
 
 def test_every_size_of_a_large_picture_has_a_teacher_and_a_degradation_of_its_own(tmp_path: Path) -> None:
@@ -74,11 +76,11 @@ def test_pictures_at_several_sizes(tmp_path: Path, folders: tuple[Path, Path]) -
 
 def test_the_teacher_goes_on_where_it_was_interrupted(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     store = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store")
-    seen: list[int] = []
+    heights: list[int] = []
 
     def twice(lr: Uint8) -> Uint8:
-        seen.append(lr.shape[0])
-        if len(seen) == 3:
+        heights.append(lr.shape[0])
+        if len(heights) == 3:
             raise KeyboardInterrupt
         return lr.repeat(2, 0).repeat(2, 1)
 
@@ -87,7 +89,7 @@ def test_the_teacher_goes_on_where_it_was_interrupted(tmp_path: Path, folders: t
     (part,) = (tmp_path / "store").glob("*.part")
     part.write_bytes(part.read_bytes() + b"half a picture")
     store.add_teacher("t", twice)
-    assert len(seen) == 4, "two pictures, the third in vain, and again"
+    assert len(heights) == 4, "two pictures, the third in vain, and again"
     whole = np.concatenate([store.lr(n).repeat(2, 0).repeat(2, 1).ravel() for n in range(3)])
     assert np.array_equal(np.fromfile(tmp_path / "store" / "teacher-t.u8", np.uint8), whole)
 
@@ -99,15 +101,15 @@ def test_the_teacher_goes_on_where_it_was_interrupted(tmp_path: Path, folders: t
 def test_a_disk_without_room_is_told_before_decoding(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = find_pairs(folders[0], 2)
-    store = open_store(found, 2, tmp_path / "a", sizes=[1.0, 0.5])
-    taken = sum((tmp_path / "a" / name).stat().st_size for name in ("lr.u8", "hr.u8"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.9 * taken))
+    pairs = find_pairs(folders[0], 2)
+    store = open_store(pairs, 2, tmp_path / "a", sizes=[1.0, 0.5])
+    size = sum((tmp_path / "a" / name).stat().st_size for name in ("lr.u8", "hr.u8"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.9 * size))
     with pytest.raises(OutputError, match=r"the pictures take 0\.0 GB decoded, and 0\.0 GB are free"):
-        open_store(found, 2, tmp_path / "b", sizes=[1.0, 0.5])
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.1 * taken))
-    open_store(found, 2, tmp_path / "b", sizes=[1.0, 0.5])
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.5 * taken))
+        open_store(pairs, 2, tmp_path / "b", sizes=[1.0, 0.5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.1 * size))
+    open_store(pairs, 2, tmp_path / "b", sizes=[1.0, 0.5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0.5 * size))
     with pytest.raises(OutputError, match="the teacher's pictures take"):
         store.add_teacher("t", lambda lr: lr.repeat(2, 0).repeat(2, 1))
 

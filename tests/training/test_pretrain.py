@@ -163,6 +163,7 @@ def _step(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
     (tmp_path / "kept").mkdir()
@@ -178,6 +179,7 @@ def test_runs_are_not_mixed_up(tmp_path: Path, folders: tuple[Path, Path]) -> No
         train(other, folders, tmp_path / "out", resume=True)
 
 
+@pytest.mark.slow
 def test_other_pictures_are_other_data(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     recipe = load(tmp_path, PRETRAIN)
     train(recipe, folders, tmp_path / "out")
@@ -200,6 +202,7 @@ def test_too_small_to_validate_on(tmp_path: Path, folders: tuple[Path, Path]) ->
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(2, 8)
     upright = span_torch.uint8_function(span_torch.from_network(teacher))
@@ -214,14 +217,15 @@ def test_the_teacher_is_its_self_ensemble_where_the_recipe_says_so(tmp_path: Pat
         assert (mistaken > 0).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_a_teacher_of_a_larger_scale_is_reduced(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     teacher = random_model(3, 8)
     train(load(tmp_path, f"{PRETRAIN}teacher_weight = 1.0\n"), folders, tmp_path / "run", teacher)
     (kept,) = (tmp_path / "run" / "pictures").glob("teacher-*.u8")
     lr = open_store(find_pairs(folders[0], 2), 2, tmp_path / "store").lr(0)
-    wanted = imresize(span_torch.uint8_function(span_torch.from_network(teacher))(lr), 2 / 3)
-    assert wanted.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
-    mistaken = np.abs(np.fromfile(kept, np.uint8, wanted.size).astype(int) - wanted.ravel())
+    expected = imresize(span_torch.uint8_function(span_torch.from_network(teacher))(lr), 2 / 3)
+    assert expected.shape == (lr.shape[0] * 2, lr.shape[1] * 2, 3)
+    mistaken = np.abs(np.fromfile(kept, np.uint8, expected.size).astype(int) - expected.ravel())
     assert mistaken.max() <= 1, "engines round differently"
     assert (mistaken > 0).mean() < 0.01
 
@@ -250,6 +254,7 @@ def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) ->
         assert span_torch.resolve_precision("auto", torch.device("cuda")) == ("bf16" if has else "fp32")
 
 
+@pytest.mark.slow
 def test_the_header_says_what_was_computed_in(
     tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,10 +262,11 @@ def test_the_header_says_what_was_computed_in(
         span_torch, "resolve_precision", lambda precision, _: "bf16" if precision == "auto" else precision
     )
     text = PRETRAIN.replace('precision = "fp32"', 'precision = "auto"', 1)
-    made = train(load(tmp_path, text), folders, tmp_path / "run").model
-    assert [stage["precision"] for stage in made.training["recipe"]["stage"]] == ["bf16", "fp32"]
+    model = train(load(tmp_path, text), folders, tmp_path / "run").model
+    assert [stage["precision"] for stage in model.training["recipe"]["stage"]] == ["bf16", "fp32"]
 
 
+@pytest.mark.slow
 def test_patches_that_pictures_have_no_room_for_are_told_before_training(
     tmp_path: Path, folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,6 +285,7 @@ def test_output_that_is_a_file(tmp_path: Path, folders: tuple[Path, Path]) -> No
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [PRETRAIN, SOAP], ids=["adam", "soap"])
 def test_divergence_is_told(tmp_path: Path, folders: tuple[Path, Path], recipe: str) -> None:
     text = recipe.replace("learning_rate = 2e-3", "learning_rate = 1e6").replace("warmup = 4", "")

@@ -142,11 +142,11 @@ def test_hosts_that_share_no_files(work: Path) -> None:
 def test_a_resumed_run_keeps_the_plan_of_the_first_host(work: Path) -> None:
     command = ["adapt", "train", "--recipe", "adapt.toml", "-b", "base.safetensors", "--minutes", "0.1"]
     on_two_hosts(work, lambda name: [*command, "-o", f"{name}.safetensors"])
-    made = adapter.read(work / "a.safetensors").updates
+    first = adapter.read(work / "a.safetensors").updates
     assert not (work / "b.safetensors").exists()
     on_two_hosts(work, lambda name: [*command, "-o", f"{name}.safetensors", "--resume", "--overwrite"])
     again = adapter.read(work / "a.safetensors").updates
-    assert all(np.array_equal(made[conv].b, again[conv].b) for conv in made), "it had come to its end"
+    assert all(np.array_equal(first[conv].b, again[conv].b) for conv in first), "it had come to its end"
 
 
 @pytest.mark.slow

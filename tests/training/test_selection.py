@@ -27,10 +27,10 @@ def test_pictures_to_judge_by_are_not_trained_on(tmp_path: Path, caplog: pytest.
     images = folder(tmp_path / "images", 8)
     save(tmp_path / "valid" / "crop.png", photo(96, 96, seed=3)[8:90, 4:88])
     folder(tmp_path / "valid", 3, first=20)
-    found = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
-    assert names(found.train) == {f"p{n}x" for n in range(8)} - {"p3x"}
-    assert names(found.validation) == names(found.test) == {"crop", "p20x", "p21x", "p22x"}
-    assert found.confidence == 0.99
+    parts = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
+    assert names(parts.train) == {f"p{n}x" for n in range(8)} - {"p3x"}
+    assert names(parts.validation) == names(parts.test) == {"crop", "p20x", "p21x", "p22x"}
+    assert parts.confidence == 0.99
     assert any("p3x" in line and "to judge by" in line for line in caplog.messages)
     assert any("99 %" in line for line in caplog.messages)
     with pytest.raises(ImageError, match="every picture shows"):
@@ -50,10 +50,10 @@ def test_many_pictures_to_judge_by_are_drawn(
 ) -> None:
     monkeypatch.setattr(selection, "MOST_HELD_OUT", 5)
     images, valid = folder(tmp_path / "images", 2), folder(tmp_path / "valid", 12, first=20)
-    found = find_selection(recipe(), images, 2, valid=valid)
-    assert len(found.test) == 5
-    assert names(found.test) != {f"p{n}x" for n in range(20, 25)}, "not the first ones"
-    assert found == find_selection(recipe(), images, 2, valid=valid)
+    parts = find_selection(recipe(), images, 2, valid=valid)
+    assert len(parts.test) == 5
+    assert names(parts.test) != {f"p{n}x" for n in range(20, 25)}, "not the first ones"
+    assert parts == find_selection(recipe(), images, 2, valid=valid)
     assert any("5 of 12 pictures" in line for line in caplog.messages)
 
 
@@ -75,9 +75,9 @@ def test_what_a_small_size_shows_of_a_picture_is_looked_at(tmp_path: Path, monke
     save(tmp_path / "valid" / "edge.png", photo(400, 400, seed=2)[:, 70:150])  # outside 135 to 265, inside 70 to 330
     folder(tmp_path / "valid", 3, first=20)
     for size, trained in ((1.0, 6), (0.5, 5)):
-        found = find_selection(recipe(sizes=[1.0, size]), images, 2, valid=tmp_path / "valid")
-        assert found.windows[0] == 130
-        assert len(found.train) == trained
+        parts = find_selection(recipe(sizes=[1.0, size]), images, 2, valid=tmp_path / "valid")
+        assert parts.windows[0] == 130
+        assert len(parts.train) == trained
 
 
 def test_series_too_large_to_hold_out_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,17 +95,17 @@ def test_series_too_large_to_hold_out_are_told(tmp_path: Path, caplog: pytest.Lo
 def test_a_guard_has_nothing_of_the_images(tmp_path: Path) -> None:
     images, guard = folder(tmp_path / "images", 8), folder(tmp_path / "guard", 8, first=20)
     save(guard / "same.png", photo(96, 96, seed=2))
-    found = find_selection(recipe(), images, 2, guard=guard)
-    assert names(found.guard) | names(found.other) == {f"p{n}x" for n in range(20, 28)}
-    assert not names(found.guard) & names(found.other)
+    parts = find_selection(recipe(), images, 2, guard=guard)
+    assert names(parts.guard) | names(parts.other) == {f"p{n}x" for n in range(20, 28)}
+    assert not names(parts.guard) & names(parts.other)
 
 
 def test_enough_pictures_are_chosen_by_and_judged_by_apart(tmp_path: Path) -> None:
-    found = find_selection(recipe(), folder(tmp_path / "images", 40, side=70), 2)
-    assert len(found.train) == 32
-    assert not names(found.validation) & names(found.test)
-    assert len(set(found.test_groups)) == len(found.test) == 4
-    assert found.confidence == 0.95
+    parts = find_selection(recipe(), folder(tmp_path / "images", 40, side=70), 2)
+    assert len(parts.train) == 32
+    assert not names(parts.validation) & names(parts.test)
+    assert len(set(parts.test_groups)) == len(parts.test) == 4
+    assert parts.confidence == 0.95
 
 
 def test_names_that_make_too_few_groups_are_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -114,8 +114,8 @@ def test_names_that_make_too_few_groups_are_not_believed(tmp_path: Path, caplog:
     for n in range(8):
         save(tmp_path / "valid" / f"ep7_{n:03}.png", photo(96, 96, seed=40 + n))
         save(tmp_path / "phone" / f"IMG_2024010{n % 3}_1{n}3012.png", photo(96, 96, seed=40 + n))
-    found = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
-    assert len(set(found.test_groups)) == 8
+    parts = find_selection(recipe(), images, 2, valid=tmp_path / "valid")
+    assert len(set(parts.test_groups)) == 8
     assert any("names are too much alike" in line for line in caplog.messages)
     assert len(find_selection(recipe(), tmp_path / "phone", 2).train) == 4
 
@@ -124,8 +124,8 @@ def test_crops_of_one_guard_picture_are_one_draw_of_what_is_forgotten(tmp_path: 
     images = folder(tmp_path / "images", 8)
     for n in range(30):
         save(tmp_path / "guard" / f"{n // 3:04}_s{n % 3}.png", photo(96, 96, seed=50 + n))
-    found = find_selection(recipe(), images, 2, guard=tmp_path / "guard")
-    groups = {pair.name: number for pair, number in zip(found.other, found.other_groups, strict=True)}
+    parts = find_selection(recipe(), images, 2, guard=tmp_path / "guard")
+    groups = {pair.name: number for pair, number in zip(parts.other, parts.other_groups, strict=True)}
     assert len(groups) > len(set(groups.values())) > 1
     assert all((groups[a] == groups[b]) == (a[:4] == b[:4]) for a in groups for b in groups)
 
@@ -139,8 +139,8 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, caplog: pytest.LogCaptureF
     save(tmp_path / "HR" / "p1x.png", np.zeros((4, 4, 3), np.uint8))
     save(tmp_path / "LRx2" / "p1x.png", np.zeros((2, 2, 3), np.uint8))
     save(tmp_path / "LRx2" / "p2x.png", np.zeros((20, 20, 3), np.uint8))
-    found = find_selection(recipe(), tmp_path, 2)
-    assert len(names(found.train) | names(found.test)) == 6
+    parts = find_selection(recipe(), tmp_path, 2)
+    assert len(names(parts.train) | names(parts.test)) == 6
     left_out = [line for line in caplog.messages if line.startswith("left out")]
     assert len(left_out) == 3
     assert "too small" in left_out[1]

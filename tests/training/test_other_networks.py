@@ -24,7 +24,6 @@ def recipe(iterations: int = 60, **changes: object) -> AdaptRecipe:
     return AdaptRecipe.model_validate({"stage": [stage], "lora": lora, "ema": 0.9, "validations": 4, **changes})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "global_mean"), [(3, False), (1, True)])
 def test_another_network_is_adapted(pictures: Path, tmp_path: Path, scale: int, global_mean: bool) -> None:
     """x3 plainly reduced; x1, which sees the whole picture, from noise that the recipe adds."""

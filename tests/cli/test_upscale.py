@@ -23,8 +23,8 @@ def test_upscale_a_picture(tmp_path: Path) -> None:
     report = parsed(done)
     assert (report["done"], report["skipped"], report["failed"]) == (1, 0, 0)
     assert report["results"][0]["output_size"] == [80, 60]
-    made = pyvips.Image.new_from_file(str(tmp_path / "out.webp"))
-    assert (made.width, made.height) == (80, 60)
+    image = pyvips.Image.new_from_file(str(tmp_path / "out.webp"))
+    assert (image.width, image.height) == (80, 60)
     assert report["engine"].split()[0] in ("native", "OpenVINO")
 
 
@@ -132,9 +132,9 @@ def test_an_interruption_keeps_what_is_whole(tmp_path: Path, number: signal.Sign
     out, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "--if-exists skip" in errors
-    made = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert 0 < len(made) < 60
-    assert [Path(r["target"]).name for r in json.loads(out)["results"]] == made
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert 0 < len(names) < 60
+    assert [Path(r["target"]).name for r in json.loads(out)["results"]] == names
     dsclora_("upscale", "in", "-o", "out", "--if-exists", "skip", cwd=tmp_path)
     assert len(list((tmp_path / "out").iterdir())) == 60
 
@@ -160,7 +160,5 @@ def test_libvips_reads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(quantize, "quantize", look)  # any verb that opens pictures
     dsclora_("quantize")
     errors = dsclora_("upscale", drawing, code=1).stderr
-    assert (
-        errors
-        == f"dsclora: error: {drawing}: not a picture, damaged, or of no supported kind; supported are {SUPPORTED}\n"
-    )
+    reason = f"not a picture, damaged, or of no supported kind; supported are {SUPPORTED}"
+    assert errors == f"dsclora: error: {drawing}: {reason}\n"

@@ -21,6 +21,7 @@ def run_without(module: str) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_missing_package_is_named(package: str) -> None:
     code = (

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 import pyvips
 
 from helpers import dsclora_, parsed, photo, save
 
 
-@pytest.mark.slow
 def test_pretrain_end_to_end(tmp_path: Path) -> None:
     save(tmp_path / "train" / "a.png", photo(48, 48))
     save(tmp_path / "valid" / "b.png", photo(32, 32, seed=1))
@@ -17,13 +15,13 @@ def test_pretrain_end_to_end(tmp_path: Path) -> None:
     )
     arguments = ["pretrain", "tiny.toml", "--train", "train", "--valid", "valid"]
     report = parsed(dsclora_(*arguments, "--json", "--threads", 1, cwd=tmp_path))
-    made = tmp_path / report["model"]
-    assert not (made.parent / "pictures").exists()
-    assert made == tmp_path / "runs" / "tiny" / "model.safetensors"
-    dsclora_("upscale", "valid/b.png", "-m", made, "-o", "big.png", cwd=tmp_path)
+    model = tmp_path / report["model"]
+    assert not (model.parent / "pictures").exists()
+    assert model == tmp_path / "runs" / "tiny" / "model.safetensors"
+    dsclora_("upscale", "valid/b.png", "-m", model, "-o", "big.png", cwd=tmp_path)
     assert pyvips.Image.new_from_file(str(tmp_path / "big.png")).width == 64
     assert "--resume or choose another folder" in dsclora_(*arguments, cwd=tmp_path, code=1).stderr
-    precious = made.parent / "pictures" / "mine.png"
+    precious = model.parent / "pictures" / "mine.png"
     save(precious, photo(8, 8))
     dsclora_(*arguments, "--resume", cwd=tmp_path)
     assert [path.name for path in precious.parent.iterdir()] == ["mine.png"], "the store alone is removed"
