@@ -172,6 +172,77 @@ def test_adapters_by_name_and_strength() -> None:
         dsclora.load("span-x5")
 
 
+@pytest.mark.parametrize(
+    ("adapters", "reason"),
+    [
+        ([("span-x4-docs", float("nan"))], "makes no sense"),
+        ([("span-x4-docs", 1e30)], "makes no sense"),
+        ([("span-x4-docs", "0.5")], "makes no sense"),
+        ([("span-x4-docs", 1, 2)], "is a name, a file, an Adapter"),
+        (["span-x4"], "span-x4 is a model, where adapter is asked for"),
+        ([""], "is empty"),
+    ],
+)
+def test_adapters_that_are_none(adapters: Any, reason: str) -> None:
+    with pytest.raises((dsclora.DscloraError, TypeError), match=reason):
+        dsclora.load("span-x4", adapters=adapters)
+
+
+def test_an_adapter_in_every_form() -> None:
+    expected = dsclora.load(adapters=[("span-x4-docs", 0.5)]).network.sha256
+    for form in ("span-x4-docs:0.5", ["span-x4-docs:0.5"], [(dsclora.load_adapter("span-x4-docs"), 0.5)]):
+        assert dsclora.load("span-x4", adapters=form).network.sha256 == expected
+    assert dsclora.load("span-x4-docs:0.5").network.sha256 == expected
+
+
+def test_wrong_arguments_are_told_at_once(model: dsclora.Model, tmp_path: Path) -> None:
+    pixels = photo(8, 8)
+    with pytest.raises(ValueError, match="choose reflect or zero, not 'reflct'"):
+        model(pixels, border="reflct")  # type: ignore[call-overload]
+    for threads in (0, -1, "2"):
+        with pytest.raises(dsclora.UsageError, match="threads: a whole number from 1"):
+            dsclora.load(threads=threads)  # type: ignore[arg-type]
+    for name in ("", "span-x4-docs"):
+        with pytest.raises(dsclora.DscloraError, match=r"is empty|where model is asked for"):
+            dsclora.adapt(tmp_path, base=name, output=tmp_path / "a.safetensors")
+    wrong: list[dict[str, Any]] = [
+        {"border": "wrap"}, {"if_exists": "replace"}, {"quality": 95.5}, {"tile": "64"}, {"scale": "2"}, {"fit": (10,)},
+        {"fit": "10x10"}, {"max_pixels": -1},
+    ]  # fmt: skip
+    for options in wrong:
+        with pytest.raises(dsclora.UsageError, match=f"--{next(iter(options)).replace('_', '-').split('-')[0]}"):
+            dsclora.Options(**options)
+    exports: list[tuple[str, dict[str, Any]]] = [
+        ("onx", {}), ("onnx", {"precision": "fp8"}), ("onnx", {"size": (0, 1)}), ("onnx", {"size": (64.5, 48)})
+    ]  # fmt: skip
+    for target, others in exports:
+        with pytest.raises(dsclora.UsageError, match=r"is not known|two whole numbers"):
+            dsclora.export(model, target, tmp_path, **others)  # type: ignore[arg-type]
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    for changes in ({"rank": 0}, {"rank": 2.5}, {"alpha": float("nan")}):
+        with pytest.raises(ValueError, match="rank"):
+            dsclora.attach(net, **changes)
+    with pytest.raises(TypeError, match=r"to_torch\(\)"):
+        dsclora.attach(model)  # type: ignore[arg-type]
+
+
+def test_the_surface_needs_no_extra() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'scipy', 'jinja2')))\n"
+        "import inspect, dsclora\n"
+        "print(len(inspect.getmembers(dsclora)) > 20, 'Any' in dir(dsclora))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True False"
+
+
+def test_pil_transparency_of_one_colour_is_kept(model: dsclora.Model) -> None:
+    picture = Image.fromarray(photo(20, 16))
+    picture.info["transparency"] = tuple(int(v) for v in photo(20, 16)[0, 0])
+    assert model(picture).mode == "RGBA"
+
+
 def test_save_and_load(model: dsclora.Model, tmp_path: Path) -> None:
     model.save(tmp_path / "m.safetensors")
     assert dsclora.load(tmp_path / "m.safetensors").network.fingerprint == model.network.fingerprint

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from dsclora.exports.base import Report
     from dsclora.inference.jobs import Options, Result
     from dsclora.networks import Network
+    from dsclora.networks.adaptation import Adaptation
     from dsclora.networks.adapter import Adapter
-    from dsclora.training.adapt import Adaptation
 
 __version__ = "0.1.0"
 
@@ -74,7 +74,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Adaptation": "training.adapt",
+    "Adaptation": "networks.adaptation",
     "Adapter": "networks.adapter",
     "Engine": "engines",
     "Network": "networks",
@@ -95,4 +95,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -33,7 +33,7 @@ from dsclora.pictures.write import SAVERS
 if TYPE_CHECKING:
     from torch import nn
 
-    from dsclora.training.adapt import Adaptation
+    from dsclora.networks.adaptation import Adaptation
 
 PathLike = str | os.PathLike[str]
 EngineName = Literal["auto", "native", "openvino", "onnxruntime", "torch"]
@@ -56,7 +56,7 @@ class Model:
         self.network = network
         self.setting = setting
         self._engine: Engine | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def name(self) -> str:
@@ -80,9 +80,10 @@ class Model:
         Raises:
             EngineError, MissingExtraError: the runtime is missing, or cannot run this network.
         """
-        if self._engine is None:
-            self._engine = open_engine(self.network, self.setting)
-        return self._engine
+        with self._lock:
+            if self._engine is None:
+                self._engine = open_engine(self.network, self.setting)
+            return self._engine
 
     @overload
     def __call__(
@@ -125,7 +126,7 @@ class Model:
         """
         if isinstance(picture, list | tuple):
             return [self(one, border=border, tile=tile) for one in picture]
-        if isinstance(picture, np.ndarray) and picture.ndim == 4:
+        if isinstance(picture, np.ndarray) and picture.ndim == 4 and len(picture):
             return np.stack([self(one, border=border, tile=tile) for one in picture])
         pixels, alpha = arrays.to_pixels(picture)
         with self._lock:
@@ -186,7 +187,7 @@ class Scores:
 def load(
     name: PathLike = zoo.DEFAULT,
     *,
-    adapters: Iterable["PathLike | Adapter | tuple[PathLike | Adapter, float]"] = (),
+    adapters: "PathLike | Adapter | Iterable[PathLike | Adapter | tuple[PathLike | Adapter, float]]" = (),
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     device: Device = "cpu",
@@ -196,7 +197,7 @@ def load(
 
     Args:
         name: a bundled model, a bundled adapter (then with its base), or a model file.
-        adapters: bundled adapters, files or adapters to add, each alone or with its strength.
+        adapters: bundled names, files or adapters to add, each alone, as `NAME:STRENGTH`, or as (adapter, strength).
         engine: the runtime; "auto" takes the fastest that is installed.
         precision: of the arithmetic; "bf16" costs about 0.01 dB, where the processor has it.
         device: "cuda" and "mps" need PyTorch.
@@ -206,9 +207,10 @@ def load(
         ModelError: no such model or adapter; a file that is refused; an adapter of another base.
         EngineError, MissingExtraError: the runtime is missing on this machine, or does not fit the other choices.
     """
-    added = [(_adapter(one), 1.0) if not isinstance(one, tuple) else (_adapter(one[0]), one[1]) for one in adapters]
+    if isinstance(adapters, str | os.PathLike | Adapter):
+        adapters = [adapters]
     setting = Setting(engine, precision, device, threads)
-    return Model(zoo.load_adapted(os.fspath(name), added), setting)
+    return Model(zoo.load_adapted(os.fspath(name), [_with_strength(one) for one in adapters]), setting)
 
 
 def load_adapter(name: PathLike) -> Adapter:
@@ -338,6 +340,9 @@ def attach(
     """
     with needs_extra("train", "attach"):
         from dsclora.training import convlora
+
+    if isinstance(net, Model):
+        raise TypeError("attach takes a PyTorch module: model.network.to_torch() gives one")
     patterns = [convs] if isinstance(convs, str) else convs
     return convlora.attach(net, [convlora.Target(pattern, rank, alpha) for pattern in patterns], seed)
 
@@ -360,7 +365,12 @@ def evaluate(
     pairs = find_pairs(Path(folder), opened.scale)
     if not pairs:
         raise ImageError(f"{folder}: no pictures to measure on")
-    scores = measure.scores(lambda lr: measure.as_published(opened.engine, lr), pairs, opened.scale, chosen)
+
+    def run(lr: arrays.Uint8) -> arrays.Uint8:
+        with opened._lock:
+            return measure.as_published(opened.engine, lr)
+
+    scores = measure.scores(run, pairs, opened.scale, chosen)
     psnr, ssim = measure.mean(scores)
     return Scores(chosen.describe(), psnr, ssim, tuple(scores))
 
@@ -390,6 +400,16 @@ def export(
     from dsclora.exports import export as exporter
 
     return exporter.export(_network(model), to, Path(folder), precision=precision, size=size, overwrite=overwrite)
+
+
+def _with_strength(adapter: "PathLike | Adapter | tuple[PathLike | Adapter, float]") -> tuple[Adapter, float]:
+    if isinstance(adapter, Adapter):
+        return adapter, 1.0
+    if isinstance(adapter, str | os.PathLike):
+        return zoo.parse_adapter(os.fspath(adapter))
+    if isinstance(adapter, tuple) and len(adapter) == 2 and isinstance(adapter[0], str | os.PathLike | Adapter):
+        return _adapter(adapter[0]), adapter[1]
+    raise TypeError(f"an adapter is a name, a file, an Adapter, or one of them with its strength, not {adapter!r}")
 
 
 def _adapter(adapter: "PathLike | Adapter") -> Adapter:

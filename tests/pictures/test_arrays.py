@@ -192,9 +192,9 @@ def test_wrong_kinds_are_told_what_they_are_and_what_is_taken(picture: Any, got:
 def test_floats_out_of_range_are_refused(value: float, got: str) -> None:
     array = np.zeros((4, 5))
     array[2, 3] = value
-    with pytest.raises(ValueError, match=f"floats must be in 0..1, got .*{got}.*: divide by .* or clip"):
+    with pytest.raises(ValueError, match=f"floats must be numbers in 0..1, got .*{got}.*: scale or clip"):
         to_pixels(array)
-    with pytest.raises(ValueError, match=f"floats must be in 0..1, got .*{got}"):
+    with pytest.raises(ValueError, match=f"floats must be numbers in 0..1, got .*{got}"):
         to_pixels(torch.from_numpy(array)[None])
 
 

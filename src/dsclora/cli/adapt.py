@@ -9,7 +9,7 @@ from dsclora.cli.console import Meter, is_verbose, print_json, say, wants_json
 from dsclora.cli.options import BaseOption, OverwriteOption, ResumeOption, TrainDeviceOption, TrainThreadsOption
 
 if TYPE_CHECKING:
-    from dsclora.training.adapt import Adaptation
+    from dsclora.networks.adaptation import Adaptation
     from dsclora.training.run import Progress
 
 

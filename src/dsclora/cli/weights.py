@@ -105,7 +105,7 @@ def inspect(
         else:
             print_adapter(content)
         return
-    network = zoo.load(file) if file in zoo.names() else networks.open_file(file)
+    network = zoo.open_network(file)
     if wants_json():
         print_json(networks.describe(network))
     else:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from dsclora.errors import EngineError, OutOfMemoryError
+from dsclora.errors import EngineError, OutOfMemoryError, UsageError
 
 Precision = Literal["fp32", "bf16"]
 
@@ -38,6 +38,15 @@ class Setting:
     precision: Precision = "fp32"
     device: str = "cpu"
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of threads that no engine takes.
+
+        Raises:
+            UsageError: not a whole number from 1 on.
+        """
+        if self.threads is not None and not (isinstance(self.threads, int) and 1 <= self.threads <= 1024):
+            raise UsageError(f"threads: a whole number from 1 to 1024, not {self.threads!r}")
 
 
 DEFAULT_SETTING = Setting()

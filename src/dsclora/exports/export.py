@@ -20,6 +20,7 @@ from dsclora.exports.base import (
     FIXED_SIZE,
     INT8_ARCHITECTURES,
     PRECISIONS,
+    TARGETS,
     Converted,
     Layout,
     Precision,
@@ -160,6 +161,11 @@ def check(
     Raises:
         UsageError: says what is possible.
     """
+    if target not in TARGETS or precision not in PRECISIONS:
+        raise UsageError(
+            f"{target!r} in {precision!r} is not known; choose one of {', '.join(TARGETS)}, "
+            f"in {' or '.join(PRECISIONS)}"
+        )
     if target not in PRECISIONS[precision]:
         raise UsageError(f"--to {target} has no {precision}; choose {', '.join(PRECISIONS[precision])}")
     if target == "spandrel" and network.architecture not in to_spandrel.ARCHITECTURES:

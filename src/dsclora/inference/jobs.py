@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dsclora.errors import DscloraError, ImageError, OutputError, UsageError
 from dsclora.inference.strips import SMALLEST_TILE, Border
@@ -50,6 +50,28 @@ class Options:
         """
         if sum(v is not None for v in (self.scale, self.fit, self.long_side)) > 1:
             raise UsageError("--scale, --fit and --long-side exclude each other")
+        for option, value, known in (
+            ("--border", self.border, get_args(Border)),
+            ("--if-exists", self.if_exists, get_args(IfExists)),
+        ):
+            if value not in known:
+                raise UsageError(f"{option}: choose one of {', '.join(known)}, not {value!r}")
+        for option, number in (
+            ("--tile", self.tile),
+            ("--quality", self.quality),
+            ("--long-side", self.long_side),
+            ("--max-megapixels", self.max_pixels),
+        ):
+            if number is not None and not isinstance(number, int):
+                raise UsageError(f"{option} takes a whole number, not {number!r}")
+        if self.scale is not None and not isinstance(self.scale, int | float):
+            raise UsageError(f"--scale takes a number, not {self.scale!r}")
+        if self.fit is not None and not (
+            isinstance(self.fit, tuple) and len(self.fit) == 2 and all(isinstance(side, int) for side in self.fit)
+        ):
+            raise UsageError(f"--fit takes a width and a height, not {self.fit!r}")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max-megapixels must be positive, got {self.max_pixels / 1e6:g}")
         if self.tile is not None and self.tile < SMALLEST_TILE:
             raise UsageError(f"--tile must be at least {SMALLEST_TILE}, got {self.tile}")
         if self.quality is not None and not 1 <= self.quality <= 100:

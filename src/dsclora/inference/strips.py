@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import lcm
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,8 @@ def strips(
         OutOfMemoryError: a smaller tile may fit.
         EngineError: the runtime failed.
     """
+    if border not in get_args(Border):
+        raise ValueError(f"border: choose {' or '.join(get_args(Border))}, not {border!r}")
     tile = max(tile or engine.tile, smallest_tile(engine))
     try:
         yield from _strips(engine, source, border, tile, report)

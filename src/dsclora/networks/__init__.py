@@ -132,6 +132,8 @@ def check_size(network: Network, height: int, width: int) -> None:
     Raises:
         UsageError: a side does not divide by `network.multiple`.
     """
+    if not all(isinstance(side, int) and side >= 1 for side in (height, width)):
+        raise UsageError(f"a size is two whole numbers from 1 on, not {width!r}x{height!r}")
     if height % network.multiple or width % network.multiple:
         raise UsageError(
             f"{network.name}: its input sides must divide by {network.multiple}; {width}x{height} does not"

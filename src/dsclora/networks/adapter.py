@@ -156,11 +156,13 @@ def merge(base: N, adapters: Sequence[tuple[Adapter, float]]) -> N:
         adapters: each with its strength: 1 as trained, 0 nothing, in between or beyond as asked. They add up.
 
     Raises:
+        UsageError: a strength that makes no sense.
         ModelError: an adapter of another base; says what both are.
     """
     weights = dict(base.weights)
     sums: dict[str, Any] = {}
     for adapter, strength in adapters:
+        check_strength(strength, adapter.name)
         check_fits(adapter, base)
         for conv, update in adapter.updates.items():
             key = f"{conv}.weight"
@@ -175,6 +177,16 @@ def merge(base: N, adapters: Sequence[tuple[Adapter, float]]) -> N:
     training = {**base.training, "merged": [*(earlier if isinstance(earlier, list) else []), *merged]}
     license = " AND ".join(dict.fromkeys([base.license, *(a.license for a, _ in adapters)]))
     return base.with_weights(weights, name=name, training=training, license=license)
+
+
+def check_strength(strength: float, name: str) -> None:
+    """Refuse a strength that makes no sense.
+
+    Raises:
+        UsageError: not a number, or beyond a hundred.
+    """
+    if not (isinstance(strength, int | float) and abs(strength) <= 100):
+        raise UsageError(f"{name}: a strength of {strength!r} makes no sense; 1 is as trained")
 
 
 def check_fits(adapter: Adapter, base: Network) -> None:

@@ -137,7 +137,7 @@ def _to_contiguous(image: npt.NDArray[Any], picture: "npt.NDArray[Any] | Image.I
         pixels = np.ascontiguousarray(image if image.ndim == 3 else image[..., None], dtype)
     if dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # so is what is no number
         raise ValueError(
-            f"floats must be in 0..1, got {pixels.min():g} to {pixels.max():g}: divide by the largest value, or clip"
+            f"floats must be numbers in 0..1, got {pixels.min():g} to {pixels.max():g}: scale or clip them first"
         )
     return pixels
 
@@ -170,7 +170,10 @@ def _known_mode(image: "Image.Image") -> str:
     """
     if image.mode not in _MODES:
         raise TypeError(f"got {_describe(image)}; {_TAKEN}")
-    return "RGBA" if image.mode == "P" and "transparency" in image.info else _MODES[image.mode]
+    mode = _MODES[image.mode]
+    if "transparency" in image.info:  # one colour is transparent, or palette entries are
+        return {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+    return mode
 
 
 def _to_known_mode(image: "Image.Image") -> "Image.Image":

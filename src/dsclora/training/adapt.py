@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dsclora import zoo
 from dsclora.errors import UsageError
 from dsclora.networks import Network
 from dsclora.networks import adapter as adapters
+from dsclora.networks.adaptation import Adaptation
 from dsclora.training import convlora, loop, processes, report_page
 from dsclora.training.budget import Budget, Plan, divide, load_plan, median_seconds, save_plan
 from dsclora.training.gate import Outcome, judge
@@ -32,29 +33,6 @@ from dsclora.training.teacher import Lessons
 from dsclora.training.validation import ValidationSet
 
 logger = logging.getLogger("dsclora")
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """A finished adaptation and the files that it wrote.
-
-    Attributes:
-        adapter: with its best weights; its header holds the result.
-        accepted: whether it beats the base beyond doubt on pictures that it was not trained on.
-        gain: mean change of PSNR on them, dB.
-        interval: of the gain.
-        path: the adapter's file: the one asked for, or NAME.rejected.safetensors.
-        report: the page beside it.
-        result: all figures, ready for JSON.
-    """
-
-    adapter: adapters.Adapter
-    accepted: bool
-    gain: float
-    interval: tuple[float, float]
-    path: Path
-    report: Path
-    result: dict[str, Any]
 
 
 def adapt_files(
@@ -100,7 +78,8 @@ def adapt_files(
         RecipeError, ModelError, ImageError, TrainingError, OutputError: as the message says.
     """
     begin = time.monotonic()
-    pictures, target = Path(pictures), _target(pictures, output)
+    pictures = Path(pictures)
+    target = _target(pictures, output)
     _check_usage(target, minutes, iterations, overwrite)
     if not isinstance(recipe, AdaptRecipe):
         recipe = load_adapt(recipe if recipe is not None else zoo.adapt_recipe())
@@ -137,8 +116,8 @@ def _check_usage(target: Path, minutes: float | None, iterations: int | None, ov
         raise UsageError("--minutes and --iterations exclude each other")
     if minutes is not None and not 0 < minutes < 1e6:
         raise UsageError(f"--minutes must be positive, got {minutes}")
-    if iterations is not None and iterations < 1:
-        raise UsageError(f"--iterations must be at least 1, got {iterations}")
+    if iterations is not None and not (isinstance(iterations, int) and iterations >= 1):
+        raise UsageError(f"--iterations must be a whole number from 1 on, got {iterations!r}")
     rejected = target.with_suffix(".rejected.safetensors")
     for path in (target, target.with_suffix(".html"), rejected, rejected.with_suffix(".html")):
         if path.exists() and not overwrite:

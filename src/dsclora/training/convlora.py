@@ -96,13 +96,20 @@ def attach(net: nn.Module, targets: Sequence[Target] = LAYERED, seed: int = 0) -
     Raises:
         ValueError: a target matches no conv, or the network carries ConvLoRA already.
     """
+    if not targets:
+        raise ValueError("no convs are named; name some, or all by *")
+    for target in targets:
+        if not (isinstance(target.rank, int) and target.rank >= 1 and math.isfinite(target.alpha)):
+            raise ValueError(f"rank {target.rank!r} and alpha {target.alpha!r}: a whole number from 1 on, and a number")
+    if not isinstance(net, nn.Module) or isinstance(net, nn.Conv2d):
+        raise TypeError(f"a network is an nn.Module with convs inside, not {type(net).__name__}")
     if _carriers(net):
         raise ValueError("the network carries ConvLoRA already; merge or detach it first")
     net = copy.deepcopy(net).requires_grad_(False)
     convs = {name: module for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
     for target in targets:
         if not any(fnmatchcase(name, target.convs) for name in convs):
-            raise ValueError(f"no conv is called {target.convs!r}; there are: {', '.join(convs)}")
+            raise ValueError(f"no conv is called {target.convs!r}; there are: {', '.join(convs) or 'none'}")
     generator = torch.Generator().manual_seed(seed)
     for name, conv in convs.items():
         first = next((target for target in targets if fnmatchcase(name, target.convs)), None)

@@ -78,8 +78,7 @@ def parse_adapter(text: str) -> tuple[adapter.Adapter, float]:
             name, strength = head, float(tail)
         except ValueError as error:
             raise UsageError(f"an adapter is FILE or FILE:STRENGTH, not {text!r}") from error
-        if not abs(strength) <= 100:
-            raise UsageError(f"{text}: a strength of {strength:g} makes no sense; 1 is as trained")
+        adapter.check_strength(strength, name)
     return load_adapter(name), strength
 
 
@@ -100,7 +99,7 @@ def load_adapted(
     added = list(added)
     if name is not None and is_adapter_name(name):
         added, name = [parse_adapter(name), *added], None
-    network = load(name or best_bundled(factor, added[0][0] if added else None))
+    network = load(best_bundled(factor, added[0][0] if added else None) if name is None else name)
     return adapter.merge(network, added) if added else network
 
 
@@ -172,11 +171,16 @@ def general_pictures() -> Path:
 
 
 def _find(name: str, folder: Path, kind: str, bundled: list[str]) -> Path:
+    if not name:
+        raise UsageError(f"the name of a {kind} is empty; a variable that is not set?")
     if name in bundled:
         return folder / f"{name}.safetensors"
     path = Path(name)
     if os.path.exists(path) or path.suffix:  # noqa: PTH110 (never raises)
         return path
+    for other, others in (("model", names()), ("adapter", adapter_names())):
+        if name in others:
+            raise ModelError(f"{name} is {'an' if other == 'adapter' else 'a'} {other}, where {kind} is asked for")
     near = did_you_mean(name.partition(":")[0], [*bundled, *names(), *adapter_names()])
     known = f"bundled: {', '.join(bundled)}" if bundled else "none is bundled"
     raise ModelError(f"no bundled {kind} is called {name!r}{near}, and no such file exists; {known}")
