@@ -75,7 +75,7 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """The engine; opened where it is not yet.
+        """The engine, which is opened at the first use.
 
         Raises:
             EngineError, MissingExtraError: the runtime is missing, or cannot run this network.
@@ -104,7 +104,7 @@ class Model:
         """Enlarge a picture, or each picture of a list or a batch.
 
         Args:
-            picture: one of
+            picture: any of these:
 
                 - a path (`str` or `os.PathLike`): upright and in the file's own colours;
                 - a PIL image;
@@ -122,7 +122,7 @@ class Model:
             TypeError: a kind of picture that is not taken; names what it got and what it takes.
             ValueError: a shape or a range that is not taken.
             ImageError: a file that cannot be read.
-            EngineError, OutOfMemoryError: the runtime failed.
+            EngineError, OutOfMemoryError: the runtime cannot enlarge it.
         """
         if isinstance(picture, list | tuple):
             return [self(one, border=border, tile=tile) for one in picture]
@@ -138,7 +138,7 @@ class Model:
 
         Args:
             adapter: an adapter, a bundled one's name or a file.
-            strength: 1 as trained, 0 nothing.
+            strength: a factor of its update: 1 as trained, 0 without effect.
 
         Raises:
             ModelError: an adapter of another base.
@@ -160,7 +160,7 @@ class Model:
         return {"network": self.network, "setting": self.setting}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin without an engine."""
+        """Restore the network and the setting, without an engine."""
         self.__init__(state["network"], state["setting"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
@@ -169,10 +169,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model reaches on a folder of pictures.
+    """The figures that a model reaches on a folder of pictures.
 
     Attributes:
-        protocol: how the figures were computed, by name and choice.
+        protocol: the rules that the figures were computed by, by name.
         psnr: mean PSNR in dB.
         ssim: mean SSIM, 0..1.
         pictures: the scores by picture.
@@ -199,9 +199,9 @@ def load(
         name: a bundled model, a bundled adapter (then with its base), or a model file.
         adapters: bundled names, files or adapters to add, each alone, as `NAME:STRENGTH`, or as (adapter, strength).
         engine: the runtime; "auto" takes the fastest that is installed.
-        precision: of the arithmetic; "bf16" costs about 0.01 dB, where the processor has it.
+        precision: the numbers computed with; "bf16" costs about 0.01 dB, where the processor has it.
         device: "cuda" and "mps" need PyTorch.
-        threads: of a CPU engine; all cores by default.
+        threads: the number of threads of a CPU engine; all cores by default.
 
     Raises:
         ModelError: no such model or adapter; a file that is refused; an adapter of another base.
@@ -217,7 +217,7 @@ def load_adapter(name: PathLike) -> Adapter:
     """Load a bundled adapter by name, or an adapter file.
 
     Raises:
-        ModelError: neither; or the file is refused.
+        ModelError: no such adapter; or the file is refused.
     """
     return zoo.load_adapter(os.fspath(name))
 
@@ -236,12 +236,12 @@ def upscale(
         inputs: files, folders or patterns; one or several.
         output: a file, for one input, or a folder; by default beside the input, as `NAME_x4`.
         model: a loaded model, or what `load` takes.
-        options: size, quality, what to do about existing files, and so on.
+        options: size, quality, the rule for existing files, and so on.
         format: "png", "jpg", "webp", "avif" or "tif"; by default the input's.
 
     Returns:
         an iterator that does the work: first a result for every input that cannot be done, then one for every picture,
-        in order. A picture that fails does not stop the others: its result says why.
+        in order. A picture that fails does not stop the others; the error is in its result.
 
     Raises:
         UsageError: an output that names one picture for several inputs, or an unknown format.
@@ -291,10 +291,10 @@ def adapt(
         guard: a folder of pictures on which the adapted model is to stay as it was.
         valid: a folder of pictures to judge by, instead of some of `pictures`.
         recipe: a recipe file or a bundled recipe's name.
-        minutes, iterations: how long; one of them.
+        minutes, iterations: the length of the run, by one of them.
         resume: go on from an interrupted run.
         overwrite: replace an existing adapter.
-        device: to train on.
+        device: the device to train on.
 
     Returns:
         the adapter, whether it was accepted, its gain and the files that were written.
@@ -332,7 +332,7 @@ def attach(
         convs: names of convs, or patterns of names with `*` and `?`.
         rank: of every update, in loralib's sense.
         alpha: updates are multiplied by `alpha / rank`.
-        seed: of the random numbers that they start from.
+        seed: the seed of the random numbers that they start from.
 
     Raises:
         ValueError: a pattern matches no conv, or the network has updates already.
@@ -355,13 +355,13 @@ def evaluate(
     Args:
         model: a loaded model, or what `load` takes.
         folder: originals, or `HR/` with `LRx4/` and the like.
-        protocol: how the figures are computed.
+        protocol: the rules to compute the figures by.
 
     Raises:
         ImageError: no pictures, or one that cannot be measured.
     """
     opened = model if isinstance(model, Model) else load(model)
-    chosen = metrics.protocol(protocol, opened.scale)
+    rules = metrics.protocol(protocol, opened.scale)
     pairs = find_pairs(Path(folder), opened.scale)
     if not pairs:
         raise ImageError(f"{folder}: no pictures to measure on")
@@ -370,9 +370,9 @@ def evaluate(
         with opened._lock:
             return measure.as_published(opened.engine, lr)
 
-    scores = measure.scores(run, pairs, opened.scale, chosen)
+    scores = measure.scores(run, pairs, opened.scale, rules)
     psnr, ssim = measure.mean(scores)
-    return Scores(chosen.describe(), psnr, ssim, tuple(scores))
+    return Scores(rules.describe(), psnr, ssim, tuple(scores))
 
 
 def export(
@@ -389,9 +389,9 @@ def export(
     Args:
         model: a loaded model, or what `load` takes.
         to: "onnx", "openvino", "ncnn", "spandrel", "torchscript" or "pt2".
-        folder: to write into.
+        folder: the folder to write into.
         precision: "fp32" or "fp16".
-        size: (height, width) of the one input that the file takes; by default any.
+        size: (height, width) of the only input that the file takes; by default any.
         overwrite: replace existing files.
 
     Raises:

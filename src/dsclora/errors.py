@@ -1,4 +1,4 @@
-"""Every error that dsclora raises on purpose.
+"""The errors that dsclora raises on purpose.
 
     DscloraError                    something a user can put right; its text is one line that says how
     ├── ImageError                  a picture cannot be read: empty, truncated, not a picture, too large
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 
 class DscloraError(Exception):
-    """Base of all: a problem outside the program, told in one line with its remedy."""
+    """The base of all: a problem outside the program, in one line with its remedy."""
 
 
 class ImageError(DscloraError):
@@ -47,7 +47,7 @@ class EngineError(DscloraError):
 
 
 class OutOfMemoryError(EngineError):
-    """The runtime ran out of memory for this batch."""
+    """A batch that does not fit into the runtime's memory."""
 
 
 class UsageError(DscloraError):
@@ -55,18 +55,18 @@ class UsageError(DscloraError):
 
 
 class MissingExtraError(DscloraError):
-    """An optional dependency is not installed.
+    """An optional dependency that is not installed.
 
     Args:
-        package: what cannot be imported.
+        package: the package that cannot be imported.
         extra: the extra of dsclora that brings it.
-        purpose: what it is needed for.
+        purpose: the task that needs it.
         install: the command that brings it, where no extra does.
     """
 
     def __init__(self, package: str, extra: str, purpose: str, install: str = "") -> None:
-        wanted = f"'dsclora[{extra}]'" if extra else "dsclora"
-        super().__init__(f"{purpose} needs {package}, which is not installed: {install or f'pip install {wanted}'}")
+        spec = f"'dsclora[{extra}]'" if extra else "dsclora"
+        super().__init__(f"{purpose} needs {package}, which is not installed: {install or f'pip install {spec}'}")
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def needs_extra(extra: str, purpose: str, install: str = "") -> Iterator[None]:
 
     Args:
         extra: the extra of dsclora.
-        purpose: what it is needed for.
+        purpose: the task that needs it.
         install: the command that brings it, where no extra does.
 
     Raises:
@@ -94,7 +94,7 @@ def needs_extra(extra: str, purpose: str, install: str = "") -> Iterator[None]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` for a near miss of a known name, or nothing."""
-    from difflib import get_close_matches  # here, for those who do not err
+    from difflib import get_close_matches  # imported only after a mistake
 
     near = get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

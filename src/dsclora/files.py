@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Write files whole or not at all."""
 
 import os
 import secrets
@@ -52,7 +52,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _place(temporary: Path, path: Path) -> None:
-    """Rename, but not over what another process has made in the meantime."""
+    """Rename a file, but not over one that another process has written in the meantime."""
     try:
         os.link(temporary, path)
     except OSError:  # it exists, or the file system has no links

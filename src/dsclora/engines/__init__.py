@@ -24,14 +24,14 @@ DTYPES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float32))
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how a network runs.
+    """The choice of a runtime for a network, and of its precision, device and threads.
 
     Attributes:
         engine: "auto" or the name of a runtime (`choice.RUNTIMES`).
-        precision: of the arithmetic. "bf16" costs about 0.01 dB and is faster than fp32 in the same runtime; not every
-            processor has it.
+        precision: the numbers computed with. "bf16" costs about 0.01 dB and is faster than fp32 in the same runtime;
+            not every processor has it.
         device: "cpu", "cuda" or "mps".
-        threads: of a CPU runtime; its own choice by default.
+        threads: the number of threads of a CPU runtime; its own choice by default.
     """
 
     engine: str = "auto"
@@ -76,7 +76,7 @@ class Engine(Protocol):
         ...
 
     def __call__(self, batch: Batch) -> Batch:
-        """Enlarge, with zero padding at the borders as the network was trained.
+        """Enlarge a batch, with zero padding at the borders as the network was trained.
 
         Args:
             batch: (N, 3, h, w), RGB, any strides: uint8 in 0..255, uint16 in 0..65535, or float32 in 0..1.
@@ -114,7 +114,7 @@ class CroppingEngine(Protocol):
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

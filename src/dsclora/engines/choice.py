@@ -11,14 +11,14 @@ from dsclora.engines.no_telemetry import import_openvino
 from dsclora.errors import EngineError, MissingExtraError
 from dsclora.networks import Network
 
-_AT_ONCE = 4  # engines; each takes its memory
+_AT_ONCE = 4  # engines open at the same time; each takes its memory
 
 
 def native_kernels() -> list[str]:
     """Return the native kernel's instruction sets for this processor, the best first; none if it cannot be loaded."""
     try:
         import dsclora_native
-    except ImportError:  # not there, or built for another Python or C++ library
+    except ImportError:  # not installed, or built for another Python or C++ library
         return []
     return list(dsclora_native.kernels())
 
@@ -38,10 +38,10 @@ class Runtime:
         package: the package that must be importable.
         extra: the extra of dsclora that brings it; "" for the main package, None for a package of its own.
         devices: where it can run.
-        precisions: of its arithmetic.
+        precisions: the numbers that it can compute with.
         architectures: the only kinds of network that it runs; None for all.
         excluded: kinds of network that it does not run.
-        largest_scale: of a network, where there is a limit.
+        largest_scale: the largest scale of a network, where there is a limit.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Runtime:
 
     @property
     def installed(self) -> bool:
-        """Whether its package can be found (without importing it)."""
+        """True if its package can be found; nothing is imported."""
         return importlib.util.find_spec(self.package) is not None
 
     @property
     def usable(self) -> bool:
-        """Whether it is installed, can be loaded and fits this processor."""
+        """True if it is installed, can be loaded and fits this processor."""
         if self.package != "dsclora_native" or not self.installed:
             return self.installed
         return bool(native_kernels())
@@ -73,7 +73,7 @@ class Runtime:
         return f"pip install 'dsclora[{self.extra}]'" if self.extra else "pip install dsclora"
 
     def refusal(self, network: Network) -> str | None:
-        """Return why it cannot run a network; None if it can."""
+        """Return the reason why it cannot run a network; None if it can."""
         kind = network.architecture
         if (self.architectures is not None and kind not in self.architectures) or kind in self.excluded:
             return f"engine {self.name} does not run {network.name or 'the network'}, which is of the kind {kind!r}"
@@ -98,7 +98,7 @@ def choose(setting: Setting = DEFAULT_SETTING, *networks: Network) -> Runtime:
 
     Args:
         setting: an engine's name or "auto", device and precision.
-        networks: those that are to run, all of them in the one runtime.
+        networks: the networks to run, all of them in the one runtime.
 
     Raises:
         EngineError: unknown name or device, or ones that do not fit each other, the precision, a network or this
@@ -141,8 +141,8 @@ def open_engine(network: Network, setting: Setting = DEFAULT_SETTING) -> Engine:
     """Make a network ready to run.
 
     Args:
-        network: the weights, and what is computed with them.
-        setting: where and how.
+        network: the network to run.
+        setting: the runtime, or "auto", and its settings.
 
     Raises:
         EngineError, MissingExtraError: as `choose`; or the runtime cannot do this precision.

@@ -19,7 +19,7 @@ _ONNXRUNTIME_SWITCHES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # i
 def import_openvino() -> Any:
     """Import `openvino` and return it.
 
-    OpenVINO uses a stub where `openvino_telemetry` cannot be imported, so that import is made to fail meanwhile.
+    OpenVINO uses a stub where `openvino_telemetry` cannot be imported; so that import fails meanwhile.
 
     Raises:
         ImportError: it is not installed.

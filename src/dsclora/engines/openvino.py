@@ -27,7 +27,7 @@ class OpenVino:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {precision}"
         self._core = openvino.Core()
         self._config: dict[str, Any] = {
-            # stated, because the default on processors with bf16 units is bf16
+            # explicit, because the default on processors with bf16 units is bf16
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
         }

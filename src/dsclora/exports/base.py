@@ -17,7 +17,7 @@ Layout = Literal["plain", "upscayl"]
 
 
 Run = Callable[[Float32], Float32]
-"""(1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""
+"""A function from (1, 3, h, w) float32 in 0..1 to (1, 3, h * scale, w * scale)."""
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 
@@ -58,12 +58,13 @@ class Report:
     """The files of an export, and how they compare with our engine.
 
     Attributes:
-        target, precision: as asked for.
-        files: those to ship.
-        runtime: the one that loaded them.
+        target, precision: the kind of file, and its precision.
+        files: the files to ship.
+        runtime: the runtime that loaded them.
         notes: facts for those who run them.
-        compared: picture by picture.
-        milliseconds, reference_milliseconds: medians for the largest picture, in turn: this file, and our engine.
+        compared: the error of each picture.
+        milliseconds, reference_milliseconds: median times of this file and of our engine for the largest picture,
+            measured in turn.
         size: (height, width) of that picture.
     """
 
@@ -94,7 +95,7 @@ class Converted:
 
 
 def describe_shape(size: tuple[int, int] | None) -> str:
-    """Say in words which input sizes a file takes; `size` is (height, width) or None for any."""
+    """Describe the input sizes that a file takes; `size` is (height, width) or None for any."""
     return f"one picture of {size[1]} x {size[0]}" if size else "any batch, height and width"
 
 

@@ -1,4 +1,4 @@
-"""Export a network to the file that another runtime takes, proven: loaded there, run and compared, or not kept.
+"""Export a network to a file for another runtime; the file is loaded there, run and compared, or not kept.
 
 Every target is made from the network's ONNX model or PyTorch module, adapters merged in before. The file computes what
 `dsclora upscale` computes: RGB in 0..1 to RGB in 0..1, normalisation inside and, except for spandrel, whose programs
@@ -53,14 +53,14 @@ def export(
     """Write a network for another runtime, whole and verified, or not at all.
 
     Args:
-        network: adapters merged in.
+        network: the network, adapters merged in.
         target: the kind of file.
-        folder: where to write it, under the network's name; made if needed.
-        precision: fp16 is of weights (OpenVINO, ncnn) or of weights and arithmetic (ONNX); int8 of the convs that have
-            `ranges`.
+        folder: the folder to write it into, under the network's name; made if needed.
+        precision: "fp16" applies to weights (OpenVINO, ncnn) or to weights and arithmetic (ONNX), "int8" to the convs
+            that have `ranges`.
         size: (height, width) of the only pictures that the file takes; by default any.
         layout: "upscayl" for the blob names that Upscayl and realesrgan-ncnn-vulkan ask for.
-        ranges: of an adapter that `dsclora quantize` made, merged into the network.
+        ranges: the ranges of an adapter by `dsclora quantize` that is merged into the network.
         overwrite: replace existing files.
 
     Raises:
@@ -88,7 +88,7 @@ def export(
         results = sorted(work.iterdir(), key=lambda path: (path.suffix == ".bin", path.name))
         _check_targets(folder, [path.name for path in results], name, target, layout, overwrite)
         report = verify.verify(network, converted, target, precision, size, [folder / path.name for path in results])
-        del converted  # a runtime may hold its file
+        del converted  # a runtime may keep its file open
         for path in results:
             with files.replacing(folder / path.name, overwrite) as temporary:
                 shutil.move(path, temporary)
@@ -118,7 +118,7 @@ def _work_folder(folder: Path) -> Iterator[Path]:
 
 
 def _convert(maker: Callable[[Network, Path], Converted], network: Network, stem: Path, target: Target) -> Converted:
-    """Run a converter, with its errors in our words."""
+    """Run a converter, and turn its errors into ours."""
     try:
         return maker(network, stem)
     except ImportError as error:
@@ -127,12 +127,12 @@ def _convert(maker: Callable[[Network, Path], Converted], network: Network, stem
         raise MissingExtraError(str(error.name), extra, purpose, install) from error
     except DscloraError:
         raise
-    except Exception as error:  # whatever a converter raises
-        raise EngineError(f"{stem.name}: --to {target} does not work out: {error}") from error
+    except Exception as error:  # converters have no common type of error
+        raise EngineError(f"{stem.name}: --to {target} cannot convert it: {error}") from error
 
 
 def _check_targets(folder: Path, names: list[str], stem: str, target: Target, layout: Layout, overwrite: bool) -> None:
-    """Check that no file is replaced unasked, nor one of two that another target made.
+    """Check that no file would be replaced without leave, nor a file that another target shares.
 
     Raises:
         OutputError: says which.
@@ -181,4 +181,4 @@ def check(
     if layout != "plain" and target != "ncnn":
         raise UsageError(f"--layout {layout} is for --to ncnn")
     if not network.name.strip("."):
-        raise UsageError(f"{network.name!r} is no name for a file")
+        raise UsageError(f"{network.name!r} cannot be the name of a file; choose one with --name")

@@ -36,7 +36,7 @@ def convert(network: Network, stem: Path, precision: Precision, layout: Layout) 
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         parts = [Path(scratch) / f"span.ncnn.{kind}" for kind in ("param", "bin")]
         if done.returncode or not all(part.exists() for part in parts):
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it says nothing"]
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it prints no reason"]
             raise EngineError(f"{stem.name}: pnnx does not convert it: {last[0]}")
         text = parts[0].read_text()
         source_blob, target_blob = "in0", "out0"
@@ -49,7 +49,7 @@ def convert(network: Network, stem: Path, precision: Precision, layout: Layout) 
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     if net.load_param(str(append_suffix(stem, ".param"))) or net.load_model(str(append_suffix(stem, ".bin"))):
-        raise EngineError(f"{stem.name}: ncnn does not load what pnnx made; it may lack an operator of this network")
+        raise EngineError(f"{stem.name}: ncnn does not load pnnx's file; it may lack an operator of this network")
 
     def run(picture: Float32) -> Float32:
         extractor = net.create_extractor()

@@ -23,7 +23,7 @@ def convert(
     proto = network.to_onnx(half=precision == "fp16", size=size, ranges=int8_ranges)
     path.write_bytes(proto.SerializeToString())
     opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
-    about = "a processor without fp16 arithmetic computes it in fp32: so it was verified"
+    about = "verified in fp32 arithmetic, which processors without fp16 arithmetic use"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return Converted(
         f"ONNX Runtime {onnxruntime.__version__}",

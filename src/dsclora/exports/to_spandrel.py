@@ -30,8 +30,8 @@ def convert(network: Network, stem: Path) -> Converted:
         with torch.inference_mode():
             return loaded(torch.from_numpy(picture)).numpy()  # type: ignore[no-any-return]
 
-    found = f"{loaded.architecture.name} x{loaded.scale}"
-    return Converted(f"spandrel {spandrel.__version__}", run, (f"recognised as {found}", "for chaiNNer and ComfyUI"))
+    kind = f"{loaded.architecture.name} x{loaded.scale}"
+    return Converted(f"spandrel {spandrel.__version__}", run, (f"recognised as {kind}", "for chaiNNer and ComfyUI"))
 
 
 def _normalised(model: SpanNetwork) -> tuple[SpanNetwork, bool]:

@@ -23,7 +23,7 @@ _OUTSIDE = ("noise", "checkers")
 
 _INT8 = "int8 is for photographs: checkers of single pixels and strong noise leave the ranges and come out wrong"
 
-_OTHERWISE = "checkers of single pixels or strong noise come out otherwise: the network hangs on the last bits there"
+_OTHERWISE = "checkers of single pixels or strong noise come out differently: the network amplifies rounding there"
 
 _SATURATED = "; where that is an x86 processor without VNNI: export on another one, or to onnx"
 
@@ -84,14 +84,14 @@ def _compare(
     """
     try:
         sr = np.asarray(converted.run(picture), np.float64)
-    except Exception as error:  # whatever a runtime raises
+    except Exception as error:  # runtimes have no common type of error
         raise EngineError(f"{file}: {converted.runtime} does not run it: {error}") from error
     expected = reference(picture).astype(np.float64)
     if sr.shape != expected.shape:
-        raise EngineError(f"{file}: {converted.runtime} makes {sr.shape} of it, not {expected.shape}")
+        raise EngineError(f"{file}: in {converted.runtime} its output is {sr.shape}, not {expected.shape}")
     if not np.isfinite(sr).all():
-        raise EngineError(f"{file}: {converted.runtime} makes what is no number of the picture {name!r}; not kept")
-    if target == "spandrel":  # its programs clip; the other targets clip inside, which is compared too
+        raise EngineError(f"{file}: in {converted.runtime} the picture {name!r} becomes NaN; not kept")
+    if target == "spandrel":  # its programs clip; the other targets clip in the file
         sr = sr.clip(0, 1)
     return Compared(name, psnr(255 * sr, 255 * expected), float(np.abs(sr - expected).max() * 255))
 

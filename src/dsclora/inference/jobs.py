@@ -1,4 +1,4 @@
-"""Plan which picture becomes which file, completely, before anything runs."""
+"""Plan the file that each picture becomes, completely, before anything runs."""
 
 import glob
 import itertools
@@ -21,15 +21,15 @@ class Options:
     """The size, format and handling of every picture of a run.
 
     Attributes:
-        scale: factor, up to the model's; None for the model's own.
+        scale: the factor, up to the model's; None for the model's own.
         fit: (width, height) of a box to fill, the proportions kept.
-        long_side: length of the longer side.
+        long_side: the length of the longer side.
         border: how the picture goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
         tile: largest window side in input pixels; by default the engine's.
-        quality: of lossy formats, 1..100.
+        quality: the quality of lossy formats, 1..100.
         strip_metadata: leave out EXIF, XMP, IPTC; the ICC profile stays.
-        if_exists: what to do about an existing output.
-        max_pixels: of an input.
+        if_exists: the rule for an existing output.
+        max_pixels: the most pixels of an input.
     """
 
     scale: float | None = None
@@ -114,16 +114,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a job, or of an input that is none.
+    """The outcome of a job, or of an input that became no job.
 
     Attributes:
         source, target: the files; target is None where none was planned.
         status: "done", "skipped" or "failed".
         input_size, output_size: (width, height).
         seconds: from opening to the renamed output.
-        tile: window side that was used; smaller than asked for after running out of memory.
-        error: why it failed, one line.
-        notices: what the user should know, a line each.
+        tile: the window side in use at the end; it shrinks when memory runs out.
+        error: the reason of a failure, in one line.
+        notices: lines for the user.
     """
 
     source: Path
@@ -150,23 +150,23 @@ def failure(job: Job, error: Exception) -> Result:
 def plan_jobs(
     inputs: Sequence[str], output: Path | None, options: Options, model_scale: int, suffix: str | None = None
 ) -> tuple[list[Job], list[Result]]:
-    """Plan what to enlarge and where to write it, so that any worker can do any of the jobs by itself.
+    """Plan the pictures to enlarge and the files to write, so that any worker can do any of the jobs by itself.
 
     Files go beside themselves as `NAME_x4.EXT`, or into `output`; a folder's tree is mirrored in `FOLDER_x4`, or in
-    `output`, what `**` finds there too. A single file may name its output file. Formats that cannot be written become
-    PNG.
+    `output`, and so are the folders that `**` matches. A single file may name its output file. Formats that cannot be
+    written become PNG.
 
     Args:
         inputs: files, folders, or patterns with `*`, `?`, `[...]`, `**`.
-        output: file or folder, or None.
-        options: the size asked for names the outputs.
-        model_scale: of the model.
-        suffix: format of all outputs, such as ".png"; None to keep each one's.
+        output: a file or a folder, or None.
+        options: the final size, which is part of the outputs' names, and the rule for existing outputs.
+        model_scale: the model's factor.
+        suffix: the format of all outputs, such as ".png"; None to keep each one's.
 
     Returns:
-        the jobs, each with a target of its own, and a result for every input that is none: failed where it names
-        nothing or would be written where another one is, or over an input; skipped where it is what another one
-        becomes, as when a run is begun again with `*.png`.
+        the jobs, each with a target of its own, and a result for every input that became no job. An input fails if
+        nothing has its name, or if its target is another job's target or an input. It is skipped if it is another
+        job's target, as when a run is repeated with `*.png`.
 
     Raises:
         UsageError: an empty input, or an output that names one picture for several inputs.
@@ -181,7 +181,7 @@ def plan_jobs(
         new, problems = _find_jobs(source, name, naming)
         jobs += new
         results += [Result(source, None, "failed", error=str(problem)) for problem in problems]
-    if output is None and options.if_exists != "overwrite":  # which would replace them unseen
+    if output is None and options.if_exists != "overwrite":  # "overwrite" would replace them without a word
         jobs, skipped = _drop_outputs(jobs)
         results += skipped
     jobs, failures = separate_targets(jobs, options.if_exists)
@@ -191,16 +191,16 @@ def plan_jobs(
 def separate_targets(jobs: Sequence[Job], if_exists: IfExists) -> tuple[list[Job], list[Result]]:
     """Give every job a target of its own.
 
-    Of several jobs with one target the first has it, whatever becomes of it, and the others fail; with "rename" they
-    get a number, as does a job whose target exists.
+    The first of several jobs with one target gets it, even if that job fails later, and the others fail; with "rename"
+    they get a number, as does a job whose target exists.
 
     Args:
-        jobs: in order.
-        if_exists: what will be done about existing outputs.
+        jobs: the jobs, in order.
+        if_exists: the rule for existing outputs.
 
     Returns:
-        the jobs that can be done in any order, and a failed result for each of the others. Of a target that "error"
-        will refuse because it exists, all jobs are among the former.
+        the jobs that can be done in any order, and a failed result for each of the others. All jobs of a target that
+        "error" will refuse, because it exists, are among the former.
     """
     sources = {job.source.resolve() for job in jobs}
     owners: dict[Path, Path] = {}
@@ -218,7 +218,7 @@ def separate_targets(jobs: Sequence[Job], if_exists: IfExists) -> tuple[list[Job
                 )
             if if_exists == "overwrite" and job.target.resolve() in sources:
                 raise OutputError(f"{job.source}: would replace {job.target}, an input; choose another --output")
-            if if_exists != "error" or not _exists(target):  # or all will be told that it does
+            if if_exists != "error" or not _exists(target):  # where it exists, each of its jobs reports that
                 owners[target] = job.source
         except (DscloraError, OSError, RuntimeError) as error:
             failures.append(failure(job, error))
@@ -235,7 +235,7 @@ class _Naming:
         output: the folder for all, or None.
         file: the one output file, where it is named.
         suffix: format of all, or None to keep each one's.
-        tag: what is added to the names of outputs that lie beside their inputs.
+        tag: the text to add to the names of outputs that lie beside their inputs.
     """
 
     output: Path | None
@@ -293,7 +293,7 @@ def _output_file(paths: list[tuple[Path, Path]], output: Path | None, suffix: st
 
 
 def _find_jobs(source: Path, name: Path, naming: _Naming) -> tuple[list[Job], list[ImageError]]:
-    """Return the jobs of a file or a folder, and what cannot be read of it."""
+    """Return the jobs of a file or a folder, and an error for each part that cannot be read."""
     try:
         source.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -345,7 +345,7 @@ def _expand(pattern: str) -> list[tuple[Path, Path]]:
     matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
     if "**" not in pattern:
         return [(match, Path(match.name)) for match in matches or [path]]
-    # it matches folders beside what is in them, and goes round in links: the shortest way to a file counts
+    # a pattern matches folders as well as their files, and links in circles: the shortest way to a file counts
     far_first = sorted(matches, key=lambda match: len(match.parts), reverse=True)
     ways = {(os.path.realpath(match.parent), match.name): match for match in far_first}
     files = sorted(way for way in ways.values() if not os.path.isdir(way))  # noqa: PTH112 (never raises)
@@ -364,7 +364,7 @@ def _writable_suffix(source: Path) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether anything has that name, be it a link to nothing."""
+    """Return whether anything has that name, even a dangling link."""
     return path.exists() or path.is_symlink()
 
 

@@ -1,4 +1,4 @@
-"""Enlarge a picture tile by tile, in strips: exactly what the network makes of the whole."""
+"""Enlarge a picture tile by tile, in strips, exactly as the network enlarges the whole."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Border = Literal["reflect", "zero"]
 
 SMALLEST_TILE = 64
 
-_SMALLEST_CORE = 22  # of a tile, whatever the network: SPAN's is that in the smallest tile
+_SMALLEST_CORE = 22  # the side of a tile's core, for any network; SPAN's core in the smallest tile has it
 
 BORDER_PIXELS = 8
 """How far a picture is continued by reflection. From 4 on a white picture stays white; from 8 on no value moves by more
@@ -60,12 +60,12 @@ def strips(
     """Enlarge a picture in memory bounded by the tile and the picture's width.
 
     Args:
-        engine: does the work.
+        engine: the engine that enlarges.
         source: the picture.
-        border: how it goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
+        border: how the picture goes on beyond its edges: "reflect", or "zero" for the network's own behaviour.
         tile: largest window side in input pixels, by default the engine's; the result does not depend on it. Less than
             `smallest_tile` is taken for that.
-        report: called with input pixels done and in all.
+        report: called with the number of input pixels done, and of all.
 
     Yields:
         (n, width * scale, bands) from top to bottom, dtype as the source's.
@@ -102,7 +102,7 @@ def _strips(
     engine: Engine, source: Source, border: Border, tile: int, report: Callable[[int, int], None]
 ) -> Iterator[Pixels]:
     scale, halo, multiple = engine.scale, engine.halo, engine.multiple
-    # where each row and column of the continued picture comes from, and which of them are the picture
+    # the source row and column of each row and column of the extended picture, and the range of the picture in them
     step = multiple if isinstance(engine, CroppingEngine) else lcm(_SHAPE_STEP, multiple)
     row_index, rows_inside = continued(source.height, border, multiple, step)
     column_index, columns_inside = continued(source.width, border, multiple, step)
@@ -114,16 +114,16 @@ def _strips(
     plan = tiles.plan(len(row_index), len(column_index), (tile_height, tile), halo, multiple)
 
     buffer = np.empty((0, source.width, source.bands), source.dtype)
-    first = 0  # the picture's row that the buffer begins with
+    first = 0  # the picture's row at the start of the buffer
     for row in plan.rows:
-        wanted = row_index[row.start : row.start + row.size]
+        rows = row_index[row.start : row.start + row.size]
         still_needed = int(row_index[row.start :].min())
-        unread = int(wanted.max()) + 1 - (first + len(buffer))
+        unread = int(rows.max()) + 1 - (first + len(buffer))
         buffer = buffer[still_needed - first :]
         if unread > 0:
             buffer = np.concatenate([buffer, source.rows(still_needed + len(buffer), unread)])
         first = still_needed
-        window = _continue_columns(buffer[wanted - first], column_index, columns_inside)
+        window = _continue_columns(buffer[rows - first], column_index, columns_inside)
 
         top, bottom = _inside(row, rows_inside)
         strip = np.empty(((bottom - top) * scale, source.width * scale, source.bands), source.dtype)
@@ -138,22 +138,22 @@ def _strips(
             report(done, source.height * source.width)
         if len(strip):
             yield strip
-        del strip  # or the next one is made while this one is still held
+        del strip  # free it before the next one is made
 
 
 def continued(
     length: int, border: Border, multiple: int = 1, step: int = 1
 ) -> tuple[npt.NDArray[np.intp], tuple[int, int]]:
-    """Continue an axis of a picture as the network is given it.
+    """Continue an axis of a picture beyond its ends, for the network.
 
     Args:
-        length: in pixels.
-        border: how it goes on beyond its ends.
+        length: the axis' length in pixels.
+        border: how the picture goes on beyond its edges.
         multiple: the result's length must divide by it; whatever the border, reflection at the end makes up for it.
         step: with the border "reflect", the result's length divides by it too.
 
     Returns:
-        the positions in the picture that it is made of, and the range of it that is the picture itself.
+        the position in the picture of each pixel of the new axis, and the range of the new axis that is the picture.
     """
     before, after = 0, -length % multiple
     if border == "reflect":
@@ -178,7 +178,7 @@ def _continue_columns(rows: Pixels, index: npt.NDArray[np.intp], inside: tuple[i
 
 @dataclass(frozen=True)
 class _Core:
-    """The part of a window that is kept, in its pixels."""
+    """The part of a window that is kept, as a range of its rows and columns."""
 
     top: int
     bottom: int
@@ -241,7 +241,7 @@ def enlarge(
     """Enlarge a picture in memory.
 
     Args:
-        engine: does the work.
+        engine: the engine that enlarges.
         pixels: (h, w, bands), uint8, uint16, or float32 in 0..1; one or three colours, then alpha if `alpha`.
         alpha: whether the last band is transparency.
         border, tile: see `strips`.

@@ -1,8 +1,8 @@
 """Cut a picture into tiles for the network: integer arithmetic, no pixels.
 
-A tile is a window that the network sees and a core that is kept of what it makes. The window reaches `halo` beyond the
-core wherever the picture goes on, which is all that the network can see from there, so the cores put together are
-exactly what the network would make of the whole picture.
+A tile is a window that the network sees, and a core, the part of the result that is kept. The window reaches `halo`
+beyond the core wherever the picture goes on. The network sees no further from there, so the cores put together equal
+the result for the whole picture exactly.
 """
 
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ def cuts(length: int, tile: int, halo: int | None, multiple: int = 1) -> list[Cu
     """Cut one axis into windows of equal size whose cores cover it once.
 
     Args:
-        length: of the axis, > 0, a multiple of `multiple`.
-        tile: largest window.
-        halo: how far the network sees; None for a network that sees everything.
-        multiple: every window begins at a multiple of it, and is one long.
+        length: the axis' length, > 0, a multiple of `multiple`.
+        tile: the largest window.
+        halo: the network's receptive radius; None for a network that sees everything.
+        multiple: the number that every window's start and length divide by.
 
     Returns:
-        in order; a single window of `length` when the axis fits into one, or the network sees everything. Otherwise as
-        few windows as `tile` allows, all of the same size (engines compile for one shape), no larger than that number
-        of them needs, up to a multiple of 32; the last one is moved back rather than cut short.
+        the cuts in order: a single window of `length` when the axis fits into one, or the network sees everything.
+        Otherwise as few windows as `tile` allows, all of the same size (engines compile for one shape), no larger than
+        that number of them needs, up to a multiple of 32; the last one is moved back rather than cut short.
 
     Raises:
         ValueError: the tile leaves no core, or the length is no multiple.
@@ -75,8 +75,8 @@ def plan(height: int, width: int, tile: tuple[int, int], halo: int | None, multi
     """Cut a picture into tiles.
 
     Args:
-        height, width: of the picture, in LR pixels.
-        tile: largest window, (height, width).
-        halo, multiple: of the network, as for `cuts`.
+        height, width: the picture's size in LR pixels.
+        tile: the largest window, (height, width).
+        halo, multiple: as for `cuts`.
     """
     return Plan(cuts(height, tile[0], halo, multiple), cuts(width, tile[1], halo, multiple))

@@ -25,22 +25,22 @@ from dsclora.pictures.read import Picture, open_picture
 from dsclora.pictures.write import Encoding, encode_picture, write_picture
 
 Report = Callable[[int, int], None]
-"""Called with the input pixels of a picture that are done, and all of them."""
+"""A function that is called with the number of input pixels of a picture that are done, and of all."""
 
 
 def upscale_file(engine: Engine, job: Job, options: Options, report: Report = lambda _, __: None) -> Result:
     """Enlarge a picture from file to file, in memory bounded by the tile and the width.
 
-    Nothing but the arguments decides what is done, so that jobs can be done in any order, by any worker.
+    The result depends on the arguments alone, so that jobs can be done in any order, by any worker.
 
     Args:
-        engine: does the work.
-        job: from where to where.
-        options: how.
-        report: called with input pixels done and in all.
+        engine: the engine that enlarges.
+        job: the file to read and the file to write.
+        options: size, format and handling.
+        report: called with the number of input pixels done, and of all.
 
     Raises:
-        DscloraError: whatever is wrong with this picture; nothing is left behind.
+        DscloraError: the picture cannot be read, enlarged or written; nothing is left behind.
     """
     begin = time.perf_counter()
     target = _target(job, options)
@@ -73,17 +73,17 @@ def upscale_picture(
     """Enlarge a picture from memory to memory, as `upscale_file` does.
 
     Args:
-        engine: does the work.
-        content: of a picture's file, in any format that can be read.
-        options: how; `if_exists` does not matter.
-        suffix: format of the result.
-        report: called with input pixels done and in all.
+        engine: the engine that enlarges.
+        content: the content of a picture's file, in any format that can be read.
+        options: size, format and handling; `if_exists` does not matter.
+        suffix: the format of the result.
+        report: called with the number of input pixels done, and of all.
 
     Returns:
         the content of the file that `upscale_file` would have written.
 
     Raises:
-        DscloraError: whatever is wrong with this picture.
+        DscloraError: the picture cannot be read, enlarged or written.
     """
     read = partial(open_picture, content, options.max_pixels)
     picture = read()
@@ -98,7 +98,7 @@ def upscale_picture(
 
 
 def _target(job: Job, options: Options) -> Path | None:
-    """Return where to write a job's output now; None to skip it.
+    """Return the file to write a job's output to now; None to skip the job.
 
     Raises:
         OutputError: the target exists and may not be replaced, or is the input.
@@ -147,12 +147,12 @@ def _enlarge(
     """Enlarge and write a picture, with tiles of half the side whenever memory runs out.
 
     Args:
-        engine: does the work.
+        engine: the engine that enlarges.
         read: opens the picture once more, for another attempt.
-        picture: opened, for the first one.
+        picture: the open picture, for the first attempt.
         write: writes a picture from strips that make up a size.
-        options: how.
-        report: called with input pixels done and in all.
+        options: size, format and handling.
+        report: called with the number of input pixels done, and of all.
 
     Returns:
         the tile that fitted, and notices.
@@ -167,7 +167,7 @@ def _enlarge(
             write(picture, rows, (picture.width * engine.scale, picture.height * engine.scale))
             return tile, notices
         except OutOfMemoryError:
-            if tile == least or engine.halo is None:  # which is not cut into tiles
+            if tile == least or engine.halo is None:  # a picture that cannot be cut further
                 raise
             tile = max(least, tile // 2)
             notices.append(f"{picture.label}: out of memory; went on with tiles of {tile}")
@@ -185,16 +185,16 @@ def upscale_files(
     One more picture is under way than there are engines, so that some are read or written while others are enlarged.
 
     Args:
-        engines: do the work, all of the same model.
+        engines: the engines that enlarge, all of the same model.
         jobs: from `plan_jobs`: no two with one target.
-        options: how.
-        report: called with the job's position, and its input pixels done and in all; from other threads.
+        options: size, format and handling.
+        report: called with the job's position, its input pixels done, and all of them; from other threads.
 
     Yields:
         a result for every job, in order.
 
     Raises:
-        KeyboardInterrupt: `report` did; first the results of what was finished all the same.
+        KeyboardInterrupt: `report` raised it; the results of finished pictures come first.
     """
     engine = (CroppingPool if all(isinstance(e, CroppingEngine) for e in engines) else EnginePool)(engines)
 
@@ -206,7 +206,7 @@ def upscale_files(
             if result.tile is not None and result.tile < (options.tile or engine.tile):
                 options = replace(options, tile=result.tile)  # more did not fit
             return result
-        except Exception as error:  # noqa: BLE001 (whatever is wrong with one picture must not stop the others)
+        except Exception as error:  # noqa: BLE001 (one picture's error must not stop the others)
             return failure(job, error)
 
     with ThreadPoolExecutor(len(engines) + 1) as pool:
@@ -220,7 +220,7 @@ def upscale_files(
                     continue
                 result = _first_result(running)
                 if result is None:
-                    interrupted = True  # what else is under way may still become whole
+                    interrupted = True  # other pictures under way may still be finished
                 else:
                     yield result
         finally:
@@ -236,7 +236,7 @@ def _first_result(running: deque[Future[Result]]) -> Result | None:
         result = running[0].result()
     except KeyboardInterrupt:
         if not running[0].done():
-            raise  # of this thread: asked for a second time
+            raise  # of this thread: the second interruption
         result = None
     running.popleft()
     return result

@@ -31,7 +31,7 @@ class Cost:
         parameters: weights and biases of convs, slopes of PReLUs.
         macs: multiply-adds.
         activations: elements put out by convs.
-        convs: their number.
+        convs: the number of convs.
     """
 
     parameters: int
@@ -41,7 +41,7 @@ class Cost:
 
 
 def count_cost(network: Network, height: int, width: int) -> Cost:
-    """Count by the rules above, for one picture.
+    """Count the cost of one picture, by the rules above.
 
     Raises:
         UsageError: the network does not take that size.
@@ -53,7 +53,7 @@ def count_cost(network: Network, height: int, width: int) -> Cost:
     try:
         for info in infer_shapes(proto, height, width):
             shapes[info.name] = sides(info)
-    except Exception as error:  # onnx has no common type for what it cannot infer
+    except Exception as error:  # onnx has no common type of error here
         raise ModelError(f"{network.name}: its shapes cannot be inferred ({error})") from error
 
     def size(name: str) -> int:

@@ -1,4 +1,4 @@
-"""What is on this machine, what dsclora uses of it, and why."""
+"""Examine this machine: runtimes, processor, and the engine that dsclora uses, with the reason."""
 
 import platform
 import sys
@@ -18,7 +18,7 @@ _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf
 def examine() -> dict[str, Any]:
     """Return versions, processor, runtimes and bundled models, ready for JSON.
 
-    Looks, but runs no network; of PyTorch, when installed, devices and the precision it trains in are asked for.
+    It runs no network. PyTorch, where it is installed, is asked for its devices and the precision it trains in.
     """
     used = next((r for r in RUNTIMES if r.usable), None)
     runtimes = []
@@ -77,13 +77,13 @@ def _cpu_trains_in() -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    """Return the name and the instruction sets that matter, where the system tells (Linux)."""
+    """Return the processor's name and the instruction sets that matter, where the system lists them (Linux)."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     if sys.platform == "linux":
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-        told = {key.strip(): value.strip() for key, _, value in lines}
-        name = told.get("model name", name)
-        if "cpu family" in told:  # names of virtual machines ("AMD EPYC") do not tell generations apart
-            name += f", family {told['cpu family']}, model {told['model']}"
-        flags.update((told.get("flags") or told.get("Features", "")).split())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
+        name = fields.get("model name", name)
+        if "cpu family" in fields:  # names of virtual machines ("AMD EPYC") do not tell generations apart
+            name += f", family {fields['cpu family']}, model {fields['model']}"
+        flags.update((fields.get("flags") or fields.get("Features", "")).split())
     return {"name": name, "features": [f for f in _CPU_FEATURES if f in flags]}

@@ -21,8 +21,8 @@ class Score:
     """The scores of one picture.
 
     Attributes:
-        name: of the picture.
-        psnr: dB.
+        name: the picture's name.
+        psnr: in dB.
         ssim: 0..1; NaN for pictures below 11 pixels.
     """
 
@@ -32,7 +32,7 @@ class Score:
 
 
 def as_published(engine: Engine, lr: Uint8) -> Uint8:
-    """Enlarge as the literature does: whole, its own zero borders, rounded to uint8."""
+    """Enlarge a picture as the literature does: whole, with the network's zero borders, rounded to uint8."""
     return enlarge(engine, lr, border="zero", tile=max(lr.shape[:2]))
 
 
@@ -57,15 +57,15 @@ class Failure:
 def evaluate(
     run: Callable[[Uint8], Uint8], pairs: list[Pair], scale: int, protocol: Protocol, size: float = 1
 ) -> Iterator[Measured | Failure]:
-    """Measure, picture by picture.
+    """Measure pairs, picture by picture.
 
     Args:
         run: LR (h, w, 3) to SR (h * scale, w * scale, 3), uint8; `as_published` with an engine, or anything to compare
             with.
         pairs: from `find_pairs`.
-        scale: of `run`.
-        protocol: how.
-        size: of the originals, as `read_pair`.
+        scale: the factor of `run`.
+        protocol: the rules to compute the figures by.
+        size: the factor that originals are resized by, as for `read_pair`.
     """
     for pair in pairs:
         try:
@@ -88,12 +88,12 @@ def scores(
     Raises:
         ImageError: one cannot be measured.
     """
-    found = []
+    results = []
     for one in evaluate(run, pairs, scale, protocol, size):
         if isinstance(one, Failure):
             raise ImageError(f"{one.pair.hr}: cannot be measured ({one.error})")
-        found.append(one.score)
-    return found
+        results.append(one.score)
+    return results
 
 
 def mean(scores: list[Score]) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def write_csv(path: Path, scores: list[Score], overwrite: bool = False) -> None:
     """
     with (
         files.replacing(path, overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # as the names are
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # as in the names
     ):
         rows = csv.writer(file)
         rows.writerow(["name", "psnr", "ssim"])

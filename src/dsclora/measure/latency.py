@@ -58,8 +58,8 @@ def measure(
     Args:
         networks: with distinct names.
         sizes: (height, width) of the input.
-        setting: where they run; `resolve_runtime` first.
-        runs: of each, after the warm-up.
+        setting: the runtime, from `resolve_runtime`.
+        runs: the runs of each network, after the warm-up.
 
     Raises:
         UsageError: a network does not take a size.

@@ -29,7 +29,7 @@ class Preset:
 
     Attributes:
         baseline: the name of the baseline network.
-        weights: of runtime, MACs and parameters.
+        weights: the weights of runtime, MACs and parameters.
         valid, test: PSNR in dB to be reached on DIV2K_LSDIR valid and test.
     """
 
@@ -55,7 +55,7 @@ class Entry:
     """A row of the challenge's table.
 
     Attributes:
-        name: of the network; the baseline's row is the first.
+        name: the network's name; the baseline's row is the first.
         psnr: in dB: RGB, uint8, 4 pixels cut; the mean over the pictures.
         runtime: milliseconds, the mean over pictures and repetitions.
         cost: at 256 x 256.
@@ -85,10 +85,10 @@ def compete(
     In a script, call it below `if __name__ == "__main__":`, as `latency.measure`.
 
     Args:
-        preset: which challenge's.
-        baseline, entries: x4, of distinct names.
+        preset: the challenge's rules.
+        baseline, entries: x4 networks of distinct names.
         pairs: LR and HR pictures.
-        setting: where all of them run; `latency.resolve_runtime` first.
+        setting: the runtime of all, from `latency.resolve_runtime`.
         runs: repetitions, after one that is not counted.
         report: called with the number of pictures done.
 
@@ -116,7 +116,7 @@ def compete(
             batch = np.ascontiguousarray(lr.transpose(2, 0, 1)[None] / np.float32(255), np.float32)
             if min(hr.shape[:2]) <= 2 * protocol.border:
                 raise ImageError(f"{pair.hr}: nothing is left of it inside the protocol's border, {protocol.border}")
-            enlarged = [runner.enlarge(batch)[0][0].transpose(1, 2, 0) for runner in runners]  # and warms up
+            enlarged = [runner.enlarge(batch)[0][0].transpose(1, 2, 0) for runner in runners]  # also the warm-up
             decibels.append([protocol.psnr(np.rint(sr.clip(0, 1) * 255).astype(np.uint8), hr) for sr in enlarged])
             seconds.append(np.mean([[runner.enlarge(batch)[1] for runner in runners] for _ in range(runs)], 0).tolist())
             report(number)

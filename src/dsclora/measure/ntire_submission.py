@@ -15,10 +15,10 @@ def submit(model: Network, folder: Path, team: int, name: str, overwrite: bool =
     """Write a submission: `models/teamNN_NAME.py`, one file with the network, and `model_zoo/teamNN_NAME.pth`.
 
     Args:
-        model: adapters merged in.
-        folder: the challenge's repository, or where to put the two folders.
-        team: number.
-        name: of the method; a Python name.
+        model: the network, adapters merged in.
+        folder: the challenge's repository, or another folder that gets the two folders.
+        team: the team's number.
+        name: the method's name, a Python identifier.
         overwrite: replace existing files.
 
     Raises:
@@ -49,7 +49,7 @@ def submit(model: Network, folder: Path, team: int, name: str, overwrite: bool =
         parts="\n\n".join(inspect.getsource(part) for part in (span_torch.PlainConv, span_torch.SPAB, span_torch.Span)),
     )
     paths = folder / "models" / f"{stem}.py", folder / "model_zoo" / f"{stem}.pth"
-    content = io.BytesIO()  # a disk that is full is a RuntimeError of torch's
+    content = io.BytesIO()  # torch reports a full disk as a RuntimeError
     torch.save(span_torch.from_network(model).state_dict(), content)
     with files.replacing(paths[0], overwrite) as source, files.replacing(paths[1], overwrite) as tensors:
         source.write_text(code)

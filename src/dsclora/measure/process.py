@@ -53,20 +53,20 @@ class Runner:
             raise type(error)(f"{self.network.name}: {error}") from error
         except DscloraError:
             raise
-        except Exception as error:  # whatever a runtime raises
+        except Exception as error:  # runtimes have no common type of error
             raise EngineError(f"{self.network.name}: {error}") from error
 
 
-_state: dict[str, Any] = {}  # of a runner's process
+_state: dict[str, Any] = {}  # the state of a runner's process
 
 
 def _open(network: Network, setting: Setting) -> None:
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: what imports took is forgotten
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the imports is forgotten
     _state["before"] = _highest_mb()
     try:
         _state["engine"] = open_engine(network, setting)
-    except MissingExtraError as error:  # does not travel between processes
+    except MissingExtraError as error:  # it cannot be pickled
         raise EngineError(str(error)) from None
 
 

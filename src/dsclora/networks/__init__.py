@@ -56,7 +56,7 @@ class Network(Protocol):
 
     @property
     def weights(self) -> Mapping[str, Float32]:
-        """Float32 arrays by state-dict name: what an adapter may change."""
+        """The float32 arrays by state-dict name, which an adapter may change."""
         ...
 
     @property
@@ -71,12 +71,12 @@ class Network(Protocol):
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """Where it comes from, as a JSON object."""
+        """The record of its training, as a JSON object."""
         ...
 
     @property
     def sha256(self) -> str:
-        """The hash of its weights: what an adapter names its base by."""
+        """The hash of its weights, by which an adapter names its base."""
         ...
 
     @property
@@ -92,11 +92,11 @@ class Network(Protocol):
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
     ) -> Self:
-        """Return the network with other weights under the same names, and what else is given; no torch."""
+        """Return a copy with other weights under the same names; None keeps name, record or license. No torch."""
         ...
 
     def scaled_for_fp16(self) -> Self:
-        """Return a network of the same function whose weights fit the range of fp16; itself where they do."""
+        """Return a network that computes the same with weights in the range of fp16; itself where they are."""
         ...
 
     def to_onnx(
@@ -110,11 +110,11 @@ class Network(Protocol):
         """Return the network as an ONNX model with the input `input` and the output `output`, both NCHW.
 
         Args:
-            dtype: of input and output. float32 is RGB in 0..1; uint8 and uint16 are RGB in 0..255 and 0..65535, which
-                the model converts and rounds inside.
+            dtype: the type of input and output. float32 is RGB in 0..1; uint8 and uint16 are RGB in 0..255 and
+                0..65535, which the model converts and rounds inside.
             half: compute in fp16.
-            size: (height, width) of the one picture that it takes; by default any.
-            ranges: `networks.adapter.Range` by conv, of those to be computed in int8.
+            size: (height, width) of the only pictures that it takes; by default any.
+            ranges: the input range (`networks.adapter.Range`) of each conv that is computed in int8, by conv.
 
         Raises:
             ModelError: the network has no such form.
@@ -169,7 +169,7 @@ def write_file(path: str | os.PathLike[str], network: Network, overwrite: bool =
 
 
 def describe(network: Network) -> dict[str, Any]:
-    """Return what there is to know of a network, ready for JSON."""
+    """Return the facts about a network, ready for JSON."""
     from dsclora.networks import span
 
     if isinstance(network, span.SpanNetwork):

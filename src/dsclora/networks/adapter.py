@@ -26,7 +26,7 @@ from dsclora.networks.tensor_file import (
 
 FORMAT = "dsclora.adapter"
 FORMAT_VERSION = 3
-"""3 is written for bases that are no SPAN, 2 where there are ranges for int8, else 1."""
+"""The newest version: 3 is written for bases other than SPAN, 2 where there are int8 ranges, else 1."""
 
 N = TypeVar("N", bound=Network)
 
@@ -34,8 +34,8 @@ LEVELS = 255
 """The largest level of an int8 runtime's activations, which are uint8."""
 
 WEIGHT_LEVELS = 127
-"""The largest level of its weights, on either side of 0. With 64 no sum would overflow on x86 without VNNI, where
-pairs of products are added in 16 bits; but the bundled network loses more by that than by the overflow
+"""The largest level of an int8 runtime's weights, on either side of 0. With 64 no sum would overflow on x86 without
+VNNI, where pairs of products are added in 16 bits; but the bundled network loses more by that than by the overflow
 (docs/export.md)."""
 
 
@@ -67,7 +67,7 @@ class Update:
         return out * height, inputs * width, rank * height
 
     def delta(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return what is added to a weight of that shape, float64."""
+        """Return the update in the shape of the weight that it is added to, float64."""
         return self.multiplier * (self.b.astype(np.float64) @ self.a.astype(np.float64)).reshape(shape)
 
 
@@ -77,7 +77,7 @@ class Range:
 
     Attributes:
         low, high: ends of the range, after the division; zero lies between.
-        divisor: (channels,), by which each channel is divided, and the weights multiplied.
+        divisor: (channels,); each channel is divided by its value, and the weights are multiplied by it.
     """
 
     low: float
@@ -100,15 +100,15 @@ class Adapter:
     """The content of an adapter file.
 
     Attributes:
-        updates: by conv, named as the base's keys without `.weight`.
-        base_sha256: of the base it was made for.
-        scale: of the base.
-        channels: of a base that is a SPAN; None for other networks.
-        training: where it came from, any JSON object.
+        updates: the update of each conv, by its key in the base without `.weight`.
+        base_sha256: the hash of the base that it was made for.
+        scale: the base's factor.
+        channels: the feature channels of a SPAN base; None for other networks.
+        training: the record of its training, any JSON object.
         license: SPDX identifier or a sentence.
         name: its name in reports; not stored.
-        ranges: by conv, of those to be computed in int8; none in most adapters.
-        architecture: of the base.
+        ranges: the input range of each conv that is computed in int8, by conv; empty in most adapters.
+        architecture: the base's kind of network.
     """
 
     updates: Mapping[str, Update]
@@ -152,8 +152,8 @@ def merge(base: N, adapters: Sequence[tuple[Adapter, float]]) -> N:
     """Add adapters to the weights of a base: same size, same speed.
 
     Args:
-        base: left as it was.
-        adapters: each with its strength: 1 as trained, 0 nothing, in between or beyond as asked. They add up.
+        base: the network; it is not changed.
+        adapters: each with its strength, a factor of its update: 1 as trained, 0 without effect. They add up.
 
     Raises:
         UsageError: a strength that makes no sense.
@@ -215,7 +215,7 @@ def check_fits(adapter: Adapter, base: Network) -> None:
     for conv, bounds in adapter.ranges.items():
         weight = base.weights.get(f"{conv}.weight")
         if weight is None or bounds.divisor.shape != weight.shape[1:2]:
-            raise ModelError(f"adapter {adapter.name} has a range of {conv} that the base has no place for")
+            raise ModelError(f"adapter {adapter.name} has a range for {conv} that does not fit the base")
 
 
 @dataclass(frozen=True)
@@ -235,13 +235,13 @@ def extract(base: Network, tuned: Network, rank: int, license: str | None = None
     """Find the low-rank adapter nearest to the difference of two models: truncated SVD in loralib's layout.
 
     Args:
-        base, tuned: of one kind, which differ in their weights alone.
-        rank: of every conv, in loralib's sense: singular values kept are rank * kh. Convs that are equal in both are
-            left out. Where a conv has fewer singular values, they are all kept.
-        license: of the adapter; the tuned model's by default.
+        base, tuned: two models of one kind that differ in their weights alone.
+        rank: the rank of every conv's update, in loralib's sense: rank * kh singular values are kept, or all where a
+            conv has fewer. Convs that are equal in both are left out.
+        license: the adapter's license; by default the tuned model's.
 
     Returns:
-        the adapter, alpha = rank, and the error it makes. Biases cannot be in an adapter and count as lost.
+        the adapter, with alpha = rank, and its error. Biases cannot be in an adapter and count as lost.
 
     Raises:
         ModelError: the models are not of one kind, or equal.
@@ -290,7 +290,7 @@ def _looks(network: Network, detailed: bool = False) -> str:
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """Return what there is to know of an adapter, ready for JSON."""
+    """Return the facts about an adapter, ready for JSON."""
     facts = {
         "name": adapter.name,
         "format": FORMAT,

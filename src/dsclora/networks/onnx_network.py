@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 11  # from here on Clip takes its bounds as inputs, and there is Round
 
-_PROBE = (16, 24)  # (height, width) of the picture that tells the scale
+_PROBE = (16, 24)  # (height, width) of the input whose output shape gives the scale
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class OnnxNetwork:
     Attributes:
         content: the serialised `onnx.ModelProto`.
         scale: the factor that it enlarges by.
-        training: where it comes from, any JSON object.
+        training: the record of its origin, any JSON object.
         license: an SPDX identifier or a sentence.
         name: its name in reports; not stored.
     """
@@ -58,7 +58,7 @@ class OnnxNetwork:
 
     @property
     def multiple(self) -> int:
-        """The number that input sides must divide by, which is taken to be 1: the file does not tell."""
+        """The number that input sides must divide by; the file does not say, so 1 is assumed."""
         return 1
 
     @cached_property
@@ -94,7 +94,7 @@ class OnnxNetwork:
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
     ) -> Self:
-        """Return the network with other values for its initializers, and what else is given."""
+        """Return a copy with other values for its initializers; None keeps name, record or license."""
         proto = onnx.load_from_string(self.content)
         for tensor in proto.graph.initializer:
             if tensor.name in weights and tensor.data_type == TensorProto.FLOAT:
@@ -124,7 +124,7 @@ class OnnxNetwork:
 
         Args:
             dtype, size: as `networks.Network.to_onnx`.
-            half, ranges: refused.
+            half, ranges: not supported.
 
         Raises:
             ModelError: fp16 or int8 is asked for.
@@ -134,7 +134,7 @@ class OnnxNetwork:
         return _wrap(onnx.load_from_string(self.content), np.dtype(dtype), self.scale, size)
 
     def to_torch(self) -> "nn.Module":
-        """Refuse.
+        """Refuse: an ONNX file has no PyTorch module.
 
         Raises:
             ModelError: always.
@@ -163,7 +163,7 @@ def read(path: str | os.PathLike[str]) -> OnnxNetwork:
         raise ModelError(f"{path}: not an ONNX network that can be measured ({error})") from error
     height, width = _PROBE
     if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] % height:
-        raise ModelError(f"{path}: makes {shape} of a picture of {width} x {height}; not an enlargement")
+        raise ModelError(f"{path}: not an enlargement: a picture of {width} x {height} becomes {shape}")
     return OnnxNetwork(content, shape[2] // height, {"imported_from": path.name}, name=path.stem)
 
 
@@ -201,7 +201,7 @@ def _wrap(proto: onnx.ModelProto, dtype: np.dtype[Any], scale: int, size: tuple[
     graph, integers = proto.graph, dtype.kind == "u"
     source, target = _input(graph), graph.output[0]
     inner, outer = ("dsclora/rgb" if integers else INPUT), "dsclora/enlarged"
-    # whatever else has the names of the two ends makes room
+    # other values that have the names of the two ends are renamed
     others = {INPUT: f"file/{INPUT}", OUTPUT: f"file/{OUTPUT}"}
     _rename(graph, others | {source.name: inner, target.name: outer})
     peak = float(np.iinfo(dtype).max) if integers else 1.0

@@ -100,7 +100,7 @@ class SpanNetwork:
         training: Mapping[str, Any] | None = None,
         license: str | None = None,
     ) -> Self:
-        """Return the network with other weights under the same names, and what else is given."""
+        """Return a copy with other weights under the same names; None keeps name, record or license."""
         return replace(
             self,
             weights=weights,
@@ -166,7 +166,7 @@ def collapse_conv3xc(parts: Mapping[str, Any], einsum: Callable[..., Any] = np.e
     """Return the one 3x3 conv that equals a Conv3XC: 1x1, 3x3, 1x1 in a row plus a 1x1 skip.
 
     Exact everywhere, borders included, because the training form pads by zeros before its first 1x1, and by
-    exactly what that 1x1 and its bias make of the zeros here.
+    exactly the values that this 1x1 and its bias compute from zeros.
 
     Args:
         parts: `conv.{0,1,2}.{weight,bias}` and `sk.{weight,bias}`, numpy arrays or torch tensors.
@@ -188,14 +188,14 @@ def identify(tensors: Mapping[str, Any], what: str) -> tuple[int, int]:
     """Find channels and scale of plain SPAN tensors from their shapes.
 
     Args:
-        tensors: by plain key; anything with `.shape`.
-        what: its name in errors.
+        tensors: arrays or tensors by plain key; only their `.shape` is read.
+        what: the name of the file in errors.
 
     Raises:
         ModelError: not a plain SPAN; says what it looks like.
     """
-    wanted = {f"{p}.{kind}" for p in PLAIN_PREFIXES for kind in ("weight", "bias")}
-    missing, extra = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
+    expected_keys = {f"{p}.{kind}" for p in PLAIN_PREFIXES for kind in ("weight", "bias")}
+    missing, extra = sorted(expected_keys - set(tensors)), sorted(set(tensors) - expected_keys)
     if missing or extra:
         raise ModelError(f"{what}: {_looks_like(tensors, missing, extra)}")
     channels, outputs = (
@@ -241,7 +241,7 @@ def _looks_like(tensors: Mapping[str, Any], missing: list[str], extra: list[str]
 
 
 def describe(model: SpanNetwork) -> dict[str, Any]:
-    """Return what there is to know of a model, ready for JSON."""
+    """Return the facts about a model, ready for JSON."""
     return {
         "name": model.name,
         "format": FORMAT,
@@ -266,7 +266,7 @@ def read(path: str | os.PathLike[str]) -> SpanNetwork:
     path = Path(path)
     tensors, header = read_safetensors(path)
     if header.get("format") != FORMAT:
-        identify(tensors, str(path))  # tells what else it is
+        identify(tensors, str(path))  # raises a better error where the tensors are not a SPAN's
         raise ModelError(f"{path}: not a dsclora model file; convert it with: dsclora import {path} -o FILE")
     try:
         refuse_newer_version(path, header, FORMAT_VERSION)

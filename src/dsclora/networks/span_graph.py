@@ -27,16 +27,16 @@ def build(
 
     Args:
         model: plain weights.
-        dtype: of input and output. float32: RGB in 0..1. uint8, uint16: RGB in 0..255 or 0..65535, converted and
-            rounded (half to even) inside, so that runtimes move integers.
+        dtype: the type of input and output. float32: RGB in 0..1. uint8, uint16: RGB in 0..255 or 0..65535,
+            converted and rounded (half to even) inside, so that runtimes move integers.
         half: compute in fp16, from the first conv to the pixel shuffle, with weights in fp16.
-        ranges: of the inputs of convs that are to be computed in int8, as QuantizeLinear and DequantizeLinear around
-            them ("QDQ"), which runtimes fuse.
-        size: (height, width) of the one input, a batch of 1, that it takes; by default any.
+        ranges: the input range of each conv that is computed in int8, by conv; QuantizeLinear and DequantizeLinear go
+            around it ("QDQ"), which runtimes fuse.
+        size: (height, width) of the only input that it takes, in a batch of 1; by default any.
 
     Returns:
-        `input` (batch, 3, height, width) to `output` (batch, 3, height * scale, width * scale), all axes but the
-        second dynamic unless `size` fixes them.
+        a model that maps `input` (batch, 3, height, width) to `output` (batch, 3, height * scale, width * scale); all
+        axes but the second are dynamic unless `size` fixes them.
 
     Raises:
         ValueError: another dtype.
@@ -71,7 +71,7 @@ def build(
 
 
 def _body(graph: "Builder", x: str, model: SpanNetwork) -> str:
-    """Add what lies between normalised pixels and enlarged ones: all convs, and the pixel shuffle."""
+    """Add the nodes between normalised pixels and enlarged ones: all convs, and the pixel shuffle."""
     weights = model.weights
     first = graph.conv(x, weights, "conv_1.eval_conv")
     x, depths = first, []
@@ -106,13 +106,13 @@ def _model(graph: "Builder", model: SpanNetwork, element: int, size: tuple[int, 
 
 
 class Builder:
-    """A graph in the making: its nodes and constants, in the order in which they are added."""
+    """A graph under construction: its nodes and constants, in the order in which they are added."""
 
     def __init__(self, ranges: Mapping[str, Range] | None = None) -> None:
         self._ranges = ranges or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the constants to come
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # the type of the constants that are added next
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -129,7 +129,7 @@ class Builder:
         return name
 
     def conv(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str, stride: int = 1) -> str:
-        """Add a conv, padded to the size of its input, or with a stride and no padding."""
+        """Add a conv: padded to the size of its input, or with a stride and no padding."""
         if prefix in self._ranges:
             x, names = self._in_int8(x, tensors, prefix)
         else:
@@ -141,23 +141,22 @@ class Builder:
     def _in_int8(self, x: str, tensors: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[str, list[str]]:
         """Add a conv's input, weight and bias; the first two rounded as `fake_quant.QuantizedConv` rounds them.
 
-        The bias goes in as int32 multiples of what products are counted in, as runtimes want it: exact but for half of
-        such a step.
+        The bias becomes int32 multiples of the products' step, as runtimes expect it: exact to half a step.
         """
-        given = self._ranges[prefix]
-        if (given.divisor != 1).any():
-            x = self.node("Mul", [x, self.constant(1 / given.divisor.reshape(1, -1, 1, 1))])
-        scale = self.constant(np.array(given.scale))
-        zero = self._integers(np.array(given.zero_point, np.uint8))
+        bounds = self._ranges[prefix]
+        if (bounds.divisor != 1).any():
+            x = self.node("Mul", [x, self.constant(1 / bounds.divisor.reshape(1, -1, 1, 1))])
+        scale = self.constant(np.array(bounds.scale))
+        zero = self._integers(np.array(bounds.zero_point, np.uint8))
         x = self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, scale, zero]), scale, zero])
-        weight = tensors[f"{prefix}.weight"].astype(np.float64) * given.divisor.reshape(1, -1, 1, 1)
+        weight = tensors[f"{prefix}.weight"].astype(np.float64) * bounds.divisor.reshape(1, -1, 1, 1)
         bias = tensors[f"{prefix}.bias"].astype(np.float64)
         steps = np.maximum(np.abs(weight).max((1, 2, 3)) / WEIGHT_LEVELS, 1e-12)
-        steps = np.maximum(steps, np.abs(bias) / given.scale / 2**30)  # or it overflows
+        steps = np.maximum(steps, np.abs(bias) / bounds.scale / 2**30)  # the bias must not overflow int32
         levels = np.rint(weight / steps.reshape(-1, 1, 1, 1)).astype(np.int8)
-        sums = np.rint(bias / (steps * given.scale)).astype(np.int32)  # as the products are counted
+        sums = np.rint(bias / (steps * bounds.scale)).astype(np.int32)  # in the products' step
         names = []
-        for integers, step in ((levels, steps), (sums, steps * given.scale)):
+        for integers, step in ((levels, steps), (sums, steps * bounds.scale)):
             each = [self._integers(integers), self.constant(step)]
             names.append(self.node("DequantizeLinear", each, axis=0))
         return x, names

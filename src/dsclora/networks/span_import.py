@@ -32,7 +32,7 @@ def import_file(path: str | os.PathLike[str], license: str = "unknown") -> SpanN
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".bin"):
         tensors = _read_pickle(path)
     else:
-        import ml_dtypes  # noqa: F401 (has NumPy know bfloat16; not needed for our own files)
+        import ml_dtypes  # noqa: F401 (registers bfloat16 with NumPy; our own files do not need it)
 
         tensors, header = read_safetensors(path)
         if header.get("format") == FORMAT:
@@ -107,7 +107,7 @@ def _read_pickle(path: Path) -> dict[str, npt.NDArray[Any]]:
                 if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
                     raise ModelError(f"{path}: unpacked it is too large for a SPAN model")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of suspicious pickles, which are refused below
+            warnings.simplefilter("ignore")  # about suspicious pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(

@@ -106,7 +106,7 @@ class Span(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge.
+        """Enlarge a batch of pictures.
 
         Args:
             lr: (N, 3, h, w), RGB in 0..1, floating point.
@@ -128,14 +128,14 @@ SpanTrain = partial(Span, conv=Conv3XC)
 
 
 def lsuv_init(net: Span, lr: Tensor, deviation: float) -> None:
-    """Scale the weights of a fresh training form, in place: every 3x3 conv but the first answers a batch alike.
+    """Scale a fresh training form in place, so that all its 3x3 convs but the first put out one deviation.
 
-    A layer after the other, as in layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422).
+    Layer after layer, as in layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422).
 
     Args:
         net: training form.
         lr: a batch of patches, (N, 3, h, w), RGB in 0..1.
-        deviation: standard deviation of each conv's output on it.
+        deviation: standard deviation of each conv's output on that batch.
     """
     answers: list[Tensor] = []
     for name, module in net.named_modules():
@@ -153,15 +153,15 @@ def lsuv_init(net: Span, lr: Tensor, deviation: float) -> None:
 
 
 def to_training_form(net: Span, plain: SpanNetwork) -> None:
-    """Give a training form a plain model's function, in place; `collapse` takes it back, exactly but for rounding.
+    """Make a training form compute a plain model's function, in place; `collapse` undoes it, exactly but for rounding.
 
     The outer 1x1 convs are drawn orthogonal, so that a step along the inner weights is a step of the same length along
     the plain ones, and the 3x3 between them is solved for. A model of another scale lends everything but its pixel
     shuffle conv as it is; of that the sub-pixels are averaged (or repeated), as if its picture were reduced by a box.
 
     Args:
-        net: training form. Its mean and range hold; the model's must be the same.
-        plain: of the same channels.
+        net: training form, of the same mean and range as the model.
+        plain: a model with as many channels.
     """
     state = {k: torch.from_numpy(v.copy()) for k, v in plain.weights.items()}
     with torch.no_grad():
@@ -188,7 +188,7 @@ def collapse(net: Span) -> Span:
     """Return the plain network that computes the same function: every `Conv3XC` replaced by its one 3x3 conv.
 
     Args:
-        net: training form (or plain: then this is a copy). It is left as it was.
+        net: training form (or plain: then this is a copy). It is not changed.
 
     Returns:
         a new plain network of the same dtype and device, in the same training mode.
@@ -225,7 +225,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
     Args:
         precision: as `recipes.Stage.precision`.
-        device: what computes.
+        device: the device that computes.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision, device) == "bf16")
 
@@ -239,8 +239,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private: what is public came after PyTorch 2.10
-    return "bf16" if asked is not None and asked() else "fp32"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private: PyTorch 2.10 has no public one
+    return "bf16" if supported is not None and supported() else "fp32"
 
 
 def to_tensor(batch: Uint8, device: torch.device | str = "cpu") -> Tensor:

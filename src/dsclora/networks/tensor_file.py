@@ -124,7 +124,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Float32], dict[str, str]]:
             if any(np.iscomplexobj(tensor) for tensor in tensors.values()):
                 raise ValueError("complex numbers, which no SPAN has")
             return {k: np.asarray(tensor, np.float32) for k, tensor in tensors.items()}, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last of unknown dtypes
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # of an unknown dtype
         start = path.read_bytes()[:2]
         if start == b"PK" or (
             start[:1] == b"\x80" and start[1:] <= b"\x05"

@@ -1,6 +1,6 @@
 """Convert pictures of every kind that Python programs hold to arrays, and back.
 
-Neither PIL nor torch is imported here: who holds one of their pictures has imported them already.
+Neither PIL nor torch is imported here: a program that holds one of their pictures has imported them already.
 """
 
 import os
@@ -29,7 +29,7 @@ PictureLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Image.Imag
 
 InMemory = TypeVar("InMemory", bound="npt.NDArray[Any] | Image.Image | torch.Tensor")
 
-_TAKEN = (
+_SUPPORTED = (
     "a picture is a path or str, a PIL image (L, LA, RGB, RGBA, I;16, or one that converts to them), a numpy array "
     "(h, w) or (h, w, 1 to 4), or a torch tensor (1 to 4, h, w) or (N, 1 to 4, h, w); arrays and tensors of uint8, "
     "uint16 or floats in 0..1"
@@ -41,11 +41,11 @@ _MODES = {
     **{"1": "L", "La": "LA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"},
     **dict.fromkeys(("CMYK", "YCbCr", "HSV"), "RGB"),
 }
-"""What a PIL image of a mode becomes; of palettes with transparency, RGBA."""
+"""The mode that each PIL mode is converted to; palettes with transparency become RGBA."""
 
 
 def to_pixels(picture: PictureLike) -> tuple[list[Pixels], bool]:
-    """Convert a picture, or a batch of them, to what `inference.strips.enlarge` takes.
+    """Convert a picture, or a batch of pictures, to arrays that `inference.strips.enlarge` takes.
 
     Bands are grey, grey and alpha, RGB, or RGB and alpha. Colours are spread under fully transparent pixels, as
     `read.open_picture` does it. PIL images of other modes are converted as PIL does it, without colour management: "1"
@@ -58,8 +58,8 @@ def to_pixels(picture: PictureLike) -> tuple[list[Pixels], bool]:
             byte order.
 
     Returns:
-        (h, w, bands) arrays of uint8, uint16 or, for any floats, float32, contiguous, in native byte order; one, but
-        for a batch. And whether the last band is alpha.
+        the arrays, one unless the picture is a batch: (h, w, bands) of uint8, uint16 or, for any floats, float32,
+        contiguous, in native byte order; and True if the last band is alpha.
 
     Raises:
         TypeError: another kind, mode, dtype or shape.
@@ -75,11 +75,11 @@ def to_pixels(picture: PictureLike) -> tuple[list[Pixels], bool]:
     elif isinstance(picture, np.ndarray):
         images = [picture]
     else:
-        raise TypeError(f"got {type(picture).__module__}.{type(picture).__qualname__}; {_TAKEN}")
+        raise TypeError(f"got {type(picture).__module__}.{type(picture).__qualname__}; {_SUPPORTED}")
     pixels = [_to_contiguous(image, picture) for image in images]
     alpha = pixels[0].shape[2] in (2, 4)
     if alpha:
-        from dsclora.pictures.read import spread_colours  # it brings libvips
+        from dsclora.pictures.read import spread_colours  # imports libvips
 
         pixels = [spread_colours(each) for each in pixels]
     return pixels, alpha
@@ -94,7 +94,7 @@ def from_pixels(images: Sequence[Pixels], like: PictureLike) -> object:
 
     Args:
         images: (h, w, bands) as `to_pixels(like)` returns them, of any size.
-        like: the picture whose kind is asked for.
+        like: a picture of the kind to return.
 
     Returns:
         for a path, the array itself; for an array, one with as many axes and of the same dtype, in native byte order;
@@ -113,7 +113,7 @@ def from_pixels(images: Sequence[Pixels], like: PictureLike) -> object:
 
 
 def _read(path: Path) -> tuple[list[Pixels], bool]:
-    from dsclora.pictures.read import open_picture  # it brings libvips
+    from dsclora.pictures.read import open_picture  # imports libvips
 
     picture = open_picture(path)
     return [picture.rows()(0, picture.height)], picture.alpha
@@ -127,15 +127,15 @@ def _to_contiguous(image: npt.NDArray[Any], picture: "npt.NDArray[Any] | Image.I
         ValueError: no pixels, or floats that are not in 0..1.
     """
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
-        raise TypeError(f"got {_describe(picture)}; {_TAKEN}")
+        raise TypeError(f"got {_describe(picture)}; {_SUPPORTED}")
     if image.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
-        raise TypeError(f"got {_describe(picture)}; {_TAKEN}")
+        raise TypeError(f"got {_describe(picture)}; {_SUPPORTED}")
     if 0 in image.shape:
         raise ValueError(f"a picture without pixels: {_describe(picture)}")
     dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # what is infinite in float32 is refused
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused
         pixels = np.ascontiguousarray(image if image.ndim == 3 else image[..., None], dtype)
-    if dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # so is what is no number
+    if dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # also true of NaN
         raise ValueError(
             f"floats must be numbers in 0..1, got {pixels.min():g} to {pixels.max():g}: scale or clip them first"
         )
@@ -155,7 +155,7 @@ def _is_tensor(picture: object) -> "TypeIs[torch.Tensor]":
 
 
 def _describe(picture: "npt.NDArray[Any] | Image.Image | torch.Tensor") -> str:
-    """Return what kind an image, array or tensor is, for messages."""
+    """Describe the kind of an image, array or tensor, for messages."""
     if _is_pil(picture):
         return f"a PIL image of mode {picture.mode}, {picture.width} x {picture.height}"
     kind = "a tensor" if _is_tensor(picture) else "an array"
@@ -184,14 +184,14 @@ def _to_known_mode(image: "Image.Image") -> "Image.Image":
 def _to_pil(pixels: Pixels, like: "Image.Image") -> "Image.Image":
     image: Image.Image = sys.modules["PIL.Image"].fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     assert image.mode == _known_mode(like)
-    if "icc_profile" in like.info and like.mode not in ("CMYK", "YCbCr", "HSV"):  # whose profile it would not be
+    if "icc_profile" in like.info and like.mode not in ("CMYK", "YCbCr", "HSV"):  # their profile is not one for RGB
         image.info["icc_profile"] = like.info["icc_profile"]
     return image
 
 
 def _from_tensor(tensor: "torch.Tensor") -> list[npt.NDArray[Any]]:
     if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 2, 3, 4):
-        raise TypeError(f"got {_describe(tensor)}; {_TAKEN}")
+        raise TypeError(f"got {_describe(tensor)}; {_SUPPORTED}")
     if tensor.ndim == 4 and len(tensor) == 0:
         raise ValueError(f"a batch without pictures: {_describe(tensor)}")
     tensor = tensor.detach().cpu().resolve_neg()

@@ -21,7 +21,7 @@ def find_detail(lr: Uint8, side: int) -> tuple[int, int]:
 
     Args:
         lr: (h, w, 3).
-        side: of the window, at most the picture's shorter side.
+        side: the window's side, at most the picture's shorter side.
     """
     grey = lr.astype(np.float64).mean(axis=2)
     energy = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
@@ -37,7 +37,7 @@ def details(lr: Uint8, pictures: list[Uint8], side: int = 64) -> list[Uint8]:
     Args:
         lr: (h, w, 3).
         pictures: (h * scale, w * scale, 3) each.
-        side: of the detail, in LR pixels.
+        side: the detail's side, in LR pixels.
 
     Returns:
         (side * scale, side * scale, 3) each.
@@ -55,7 +55,7 @@ def write_grid(path: Path, rows: list[list[Uint8]], labels: list[str], overwrite
     Args:
         path: target.
         rows: one list of (h, w, 3) each; widths may differ from row to row.
-        labels: of the columns.
+        labels: the names of the columns.
         overwrite: replace an existing file.
 
     Raises:

@@ -20,8 +20,8 @@ class Degradation:
             the chain the picture is reduced; at most once, and first where it is not named.
         strength: smallest and largest: sigma in pixels, sigma in levels of 255, JPEG quality; drawn evenly for every
             picture.
-        probability: of the step being taken, drawn for every picture. Below 1 the network also learns to leave alone
-            what needs no repair.
+        probability: the chance that the step is taken, drawn for every picture. Below 1 the network also learns to
+            leave clean pictures alone.
     """
 
     kind: Literal["blur", "noise", "jpeg", "downscale"]
@@ -46,7 +46,7 @@ class Degradation:
 
 
 def without_chance(chain: Sequence[Degradation], at: float = 0.5) -> list[Degradation]:
-    """Return a chain that always does the same, to measure on.
+    """Return a chain that always does the same, for measuring.
 
     Args:
         chain: the steps; all are taken.
@@ -61,14 +61,14 @@ def without_chance(chain: Sequence[Degradation], at: float = 0.5) -> list[Degrad
 
 
 def degrade(hr: Uint8, scale: int, chain: Sequence[Degradation], random: np.random.Generator) -> Uint8:
-    """Return an LR picture by a chain of steps, each of a strength drawn anew, rounded to uint8 after every step.
+    """Make an LR picture by a chain of steps, each of a strength drawn anew, rounded to uint8 after every step.
 
     Args:
         hr: (h * scale, w * scale, 3).
         scale: HR side over LR side.
         chain: blur, noise and jpeg in any order; "downscale" says where in the chain the picture is reduced, by
             MATLAB's bicubic. A chain without it begins with it.
-        random: of the strengths, of which steps are taken, and of the noise.
+        random: the source of the strengths, of the choice of steps, and of the noise.
 
     Returns:
         (h, w, 3).

@@ -72,10 +72,10 @@ def ssim(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The choices a figure was computed by, printed with every figure, because they move it by up to 2 dB.
+    """The rules that a figure is computed by, printed with every figure, because they move it by up to 2 dB.
 
     Attributes:
-        name: what the command line calls it.
+        name: its name on the command line.
         channels: "y" (BT.601 studio range, float) or "rgb".
         border: pixels cut from each side before comparing.
     """
@@ -103,7 +103,7 @@ class Protocol:
         return psnr(*self._planes(sr, hr))
 
     def capped_psnr(self, sr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
-        """Return the PSNR (dB), at most `PSNR_CAP`: training chooses and judges by it.
+        """Return the PSNR (dB), at most `PSNR_CAP`, by which training chooses weights and judges adapters.
 
         PSNR has no upper end: one level off in a blank page costs more dB than a page of text can gain.
         """

@@ -16,8 +16,8 @@ class Pair:
 
     Attributes:
         name: the stem of both files.
-        hr: file.
-        lr: file, or None: then `imresize` makes LR from HR.
+        hr: the HR file.
+        lr: the LR file, or None: then `imresize` makes LR from HR.
     """
 
     name: str
@@ -31,7 +31,7 @@ def find_pairs(folder: Path, scale: int) -> list[Pair]:
     Args:
         folder: has `HR/` and, if it comes with LR pictures, `LRx{scale}/` with the same stems; or is itself a folder
             of HR pictures.
-        scale: of the model.
+        scale: the model's factor.
 
     Raises:
         ImageError: no pictures, or an LR picture without its HR or the other way round (all named at once).
@@ -68,11 +68,11 @@ def read_pair(
     """Read LR and HR of a pair, (h, w, 3) and (h * scale, w * scale, 3); HR is cut to LR x scale, top left.
 
     Args:
-        pair: which.
+        pair: the files.
         scale: HR side over LR side.
         reduce: makes LR where there is no file of it; by default `imresize`.
         window: side in HR pixels; of larger pictures only the middle is used.
-        size: HR is first resized by that factor. Other than 1, LR is made from it even where there is a file.
+        size: the factor that HR is first resized by. Unless it is 1, LR is made from HR even where there is a file.
 
     Raises:
         ImageError: unreadable, or LR and HR do not fit each other.
@@ -92,7 +92,7 @@ def read_pair(
             f"{pair.lr}: {lr.shape[1]} x {lr.shape[0]} times {scale} is not {pair.hr}'s "
             f"{hr.shape[1]} x {hr.shape[0]}; is it the LR of another scale?"
         )
-    if window is not None:  # cut LR, and HR at that very place: both middles need not be the same
+    if window is not None:  # cut HR at the place where LR is cut: their middles may differ
         side = window // scale
         top, left = (max(0, length - side) // 2 for length in lr.shape[:2])
         lr, hr = lr[top : top + side, left : left + side], hr[top * scale :, left * scale :]

@@ -61,7 +61,7 @@ class PngStream:
                 if data:
                     yield chunk(b"IDAT", data)
             total += len(strip)
-            del strip, part, rows, flat, data  # or the next strip is made while this one is still held
+            del strip, part, rows, flat, data  # free it before the next strip is made
         if total != height:
             raise ValueError(f"strips hold {total} rows, expected {height}")
         yield chunk(b"IDAT", deflate.flush())

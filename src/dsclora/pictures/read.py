@@ -44,7 +44,7 @@ class Picture:
         label: the name in messages: its file's, or "the picture".
         image: uchar or ushort; the alpha band, if any, last.
         alpha: whether it has one.
-        notices: what was left aside or converted, a line each, for the user to know.
+        notices: a line for the user about each part that was left out or converted.
     """
 
     label: str
@@ -81,8 +81,8 @@ class Picture:
 
         def read(y: int, count: int) -> Pixels:
             try:
-                # a few rows at a time: what looks around (the spreading of colours under transparent pixels) would else
-                # ask for rows that a sequential reader has passed
+                # a few rows at a time: an operation that looks around (the spreading of colours under transparent
+                # pixels) would otherwise ask for rows that a sequential reader has passed
                 parts = [region.fetch(0, at, self.width, min(16, y + count - at)) for at in range(y, y + count, 16)]
             except pyvips.Error as error:
                 raise ImageError(f"{self.label}: damaged or truncated ({reason(error)})") from error
@@ -98,7 +98,7 @@ def find_pictures(folder: Path, unreadable: Callable[[ImageError], None] | None 
 
     Args:
         folder: to search.
-        unreadable: called with what is wrong with a folder below that cannot be read; by default it is raised.
+        unreadable: called with the error of a folder below that cannot be read; by default the error is raised.
 
     Raises:
         ImageError: not a folder, or none found.
@@ -157,7 +157,7 @@ def _open(source: Path | bytes, label: str, max_pixels: int) -> Picture:
         image, _ = _load(source, label, "random", max_pixels)
     notices = []
     if gain_map:
-        notices.append(f"{label}: is a picture for HDR screens too; what makes it one (the gain map) is left out")
+        notices.append(f"{label}: the gain map, which is for HDR screens, is left out")
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if frames > 1:
         notices.append(f"{label}: has {frames} frames or pages; only the first is enlarged")
@@ -203,10 +203,10 @@ def spread_colours(pixels: Pixels) -> Pixels:
 
 
 def _load(source: Path | bytes, label: str, access: str, max_pixels: int) -> tuple[pyvips.Image, bool]:
-    """Return the picture, and whether it came with a gain map (Ultra HDR), which is left aside."""
+    """Return the picture, and whether it came with a gain map (Ultra HDR), which is left out."""
     try:
         content = _open_source(source, label)
-        # asked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
+        # checked before anything is read: an SVG of a thousand bytes can take gigabytes and minutes
         name = pyvips.vips_lib.vips_foreign_find_load_source(content.pointer)
         if not name:
             raise ImageError(f"{label}: not a picture, damaged, or of no supported kind; supported are {SUPPORTED}")
@@ -255,7 +255,7 @@ def _open_source(source: Path | bytes, label: str) -> pyvips.Source:
     # not by name: vips would read options out of names such as "a[1]", and pyvips fails from then on when vips
     # complains of one that is not UTF-8
     with source.open("rb") as file:
-        return pyvips.Source.new_from_descriptor(file.fileno())  # which it duplicates
+        return pyvips.Source.new_from_descriptor(file.fileno())  # libvips duplicates the descriptor
 
 
 def _decode_hevc(source: Path | bytes, label: str, header: pyvips.Image) -> pyvips.Image:
@@ -270,16 +270,16 @@ def _decode_hevc(source: Path | bytes, label: str, header: pyvips.Image) -> pyvi
             return header
         images = load_file(data, 4, False, False, True, True, "", False)  # 16 bit as such, no padding of rows
         decoded = next(picture for picture in images if picture is not None and picture.primary)
-        content = bytes(decoded.data)  # a copy: its memory goes with it
+        content = bytes(decoded.data)  # a copy: the decoder frees its memory
         (width, height), mode = decoded.size_mode
         pixels = np.frombuffer(content, "<u2" if ";16" in mode else np.uint8).reshape(height, width, -1)
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, StopIteration) as error:
         text = " ".join(str(error).split()) or "no picture in it"
         raise ImageError(f"{label}: damaged or truncated ({text})") from error
     image = from_array(pixels, alpha="A" in mode.upper())
-    copy_metadata(image, header)  # upright: what EXIF says of it, the container said too
+    copy_metadata(image, header)  # the pixels are upright already: the container repeats EXIF's orientation
     image.set_type(header.get_typeof("n-pages"), "n-pages", header.get("n-pages"))
-    if image.bands < 3 and image.get_typeof("icc-profile-data"):  # it would be of RGB, which libvips calls all HEIC
+    if image.bands < 3 and image.get_typeof("icc-profile-data"):  # of RGB: libvips takes any HEIC for RGB
         image = drop_field(image, "icc-profile-data")
     return image
 

@@ -9,7 +9,7 @@ import pyvips
 from dsclora.pictures.arrays import Pixels
 
 LOADERS = ("Jpeg", "Png", "Webp", "Heif", "Tiff", "Nsgif", "Uhdr")
-"""libvips' classes of loaders that are used; others (SVG, PDF, ...) parse whatever they are given."""
+"""libvips' classes of loaders that are used; others (SVG, PDF, ...) would parse any input."""
 
 _KEPT = ("exif-", "xmp-", "iptc-", "icc-", "png-comment", "image-description", "resolution-unit")
 
@@ -52,7 +52,7 @@ def copy_metadata(image: pyvips.Image, like: pyvips.Image) -> None:
             if name == "xmp-data":
                 value = re.sub(rb"(tiff:Orientation\W{1,3})[1-8]", rb"\g<1>1", bytes(value))
             image.set_type(like.get_typeof(name), name, value)
-    # the EXIF block still says how the camera was held, which has been applied
+    # the EXIF block still has the camera's orientation, which has been applied
     image.set_type(pyvips.GValue.gint_type, "orientation", 1)
 
 

@@ -21,12 +21,12 @@ class Saver:
     """The properties of an output format.
 
     Attributes:
-        options: of libvips' saver; `{quality}` is filled in.
-        quality: by default, 1..100; None where the format is lossless.
-        bits: per sample at the most.
+        options: the options of libvips' saver; `{quality}` is filled in.
+        quality: the default, 1..100; None where the format is lossless.
+        bits: the most bits per sample.
         alpha: whether it holds transparency.
-        longest: side in pixels.
-        grey: whether it holds grey as such. Else it becomes RGB, to which a grey ICC profile would not apply.
+        longest: the longest side in pixels.
+        grey: whether it holds grey. If not, grey becomes RGB, to which a grey ICC profile would not apply.
     """
 
     options: str
@@ -58,8 +58,8 @@ class Encoding:
     """The format and size of a picture to write.
 
     Attributes:
-        suffix: of the format, such as ".png"; upper case is the same.
-        width, height: final size; strips of another size are reduced to it (Lanczos).
+        suffix: the format's suffix, such as ".png", in upper or lower case.
+        width, height: the final size; strips of another size are reduced to it (Lanczos).
         quality: 1..100 for lossy formats, None for the format's default.
         strip_metadata: leave out EXIF, XMP, IPTC and comments; the ICC profile stays.
         label: the name in messages.
@@ -115,7 +115,7 @@ def write_picture(
 
     Raises:
         OutputError: exists already, folder not writable, disk full.
-        DscloraError: whatever making the strips raises passes through.
+        DscloraError: an error of the source of the strips, which passes through.
     """
     with files.replacing(path, overwrite) as temporary:
         _write(pyvips.Target.new_to_file(os.fsencode(temporary)), encoding, strips, size, like)
@@ -129,7 +129,7 @@ def encode_picture(encoding: Encoding, strips: Iterable[Pixels], size: tuple[int
 
     Raises:
         OutputError: libvips cannot encode it.
-        DscloraError: whatever making the strips raises passes through.
+        DscloraError: an error of the source of the strips, which passes through.
     """
     target = pyvips.Target.new_to_memory()
     _write(target, encoding, strips, size, like)
@@ -142,15 +142,15 @@ def _write(
     width, height = size
     strips = _check_strips(strips, width, like)
     first = next(strips)
-    whole = len(first) == height  # and in memory anyway
-    if whole and next(strips, None) is not None:  # which also lets go of what the last strip was made of
+    whole = len(first) == height  # the whole picture is in memory
+    if whole and next(strips, None) is not None:  # also frees the source of the last strip
         raise ValueError(f"strips hold more than {height} rows")
     stream = None if whole else PngStream(chain([first], strips), width, height, like)
     try:
         image = None if stream is None else stream.image()
         with LIBVIPS_LOCK:
             image = _finish(from_array(first, like.alpha) if image is None else image, encoding, like)
-        del first  # or the next strip is made while this one is still held
+        del first  # free it before the next strip is made
         image.write_to_target(target, _saver_options(image, encoding))
     except pyvips.Error as error:
         if stream is not None and stream.error is not None:

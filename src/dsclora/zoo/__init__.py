@@ -17,7 +17,7 @@ from dsclora.networks import Network, adapter, open_file, span
 
 DEFAULT = "span-x4"
 WIDE = "span-x4-wide"
-"""Teaches the bases of all scales: reduced to x2 and x3, its pictures are 0.17 and 0.32 dB better than those of
+"""The teacher of the bases of all scales: reduced to x2 and x3, its pictures are 0.17 and 0.32 dB better than those of
 `span-x2` and `span-x3` (twenty photographs held out, at 0.6 of their size; better on 19 and on all of them)."""
 
 
@@ -35,7 +35,7 @@ def load(name: str) -> span.SpanNetwork:
     """Read a bundled model by name, or a model file by path.
 
     Raises:
-        ModelError: neither; or the file is refused.
+        ModelError: no such file; or it is refused.
     """
     return span.read(_find(name, _folder(), "model", names()))
 
@@ -44,7 +44,7 @@ def open_network(name: str) -> Network:
     """Read a bundled model by name, or any file that holds a network (`networks.open_file`).
 
     Raises:
-        ModelError: neither; or the file is refused.
+        ModelError: no such file; or it is refused.
         MissingExtraError: a `.pth` without torch installed.
     """
     return open_file(name) if Path(name).is_file() else load(name)
@@ -54,7 +54,7 @@ def load_adapter(name: str) -> adapter.Adapter:
     """Read a bundled adapter by name, or an adapter file by path.
 
     Raises:
-        ModelError: neither; or the file is refused.
+        ModelError: no such file; or it is refused.
     """
     return adapter.read(_find(name, adapters(), "adapter", adapter_names()))
 
@@ -91,7 +91,7 @@ def load_adapted(
         name: a bundled model's name or a model file; or a bundled adapter's name, which is added to its base first. By
             default the model that fits the adapters or the factor.
         added: adapters, each with its strength.
-        factor: of the enlargement, if it is known.
+        factor: the factor of the enlargement, if it is known.
 
     Raises:
         UsageError, ModelError: as `parse_adapter`; the model is refused, or an adapter is of another base.
@@ -117,8 +117,8 @@ def file_of(name: str) -> Path:
 def purpose(name: str) -> str:
     """Return the use of a bundled adapter, in the first words of its card."""
     card = (adapters() / f"{name}.md").read_text(encoding="utf-8")
-    found = re.search(r"^Adapter of `[^`]+` (for [^:.;]+)", card, re.MULTILINE)
-    return found.group(1) if found else "as its card says"
+    match = re.search(r"^Adapter of `[^`]+` (for [^:.;]+)", card, re.MULTILINE)
+    return match.group(1) if match else "as its card says"
 
 
 def base_of(added: adapter.Adapter) -> str | None:
@@ -131,8 +131,8 @@ def best_bundled(factor: float | None = None, added: adapter.Adapter | None = No
     """Return the name of the bundled model to take where none is named.
 
     Args:
-        factor: of the enlargement, if it is known: the smallest scale that reaches it is best and fastest.
-        added: an adapter, whose base the model must be.
+        factor: the factor of the enlargement, if it is known: the smallest scale that reaches it is best and fastest.
+        added: an adapter; the model must be its base.
     """
     if added is not None:
         base = base_of(added)

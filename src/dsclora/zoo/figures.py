@@ -10,10 +10,10 @@ class Figures:
     """PSNR on the Y channel in dB, the mean over pictures, at strength 1.
 
     Attributes:
-        on: which damaged pictures `before` and `after` were measured on.
-        before: of the base.
-        after: of the base with the adapter.
-        clean: change on clean photographs, Set14.
+        on: the damaged pictures that `before` and `after` were measured on.
+        before: the PSNR of the base.
+        after: the PSNR of the base with the adapter.
+        clean: the change of the PSNR on clean photographs, Set14.
     """
 
     on: str
@@ -23,7 +23,7 @@ class Figures:
 
     @property
     def gain(self) -> float:
-        """DB from `before` to `after`."""
+        """The gain in dB: `after` minus `before`."""
         return self.after - self.before
 
 
