@@ -169,7 +169,7 @@ def _known_mode(image: "Image.Image") -> str:
         TypeError: PIL does not convert it, or its values have no known range.
     """
     if image.mode not in _MODES:
-        raise TypeError(f"got {_describe(image)}; {_TAKEN}")
+        raise TypeError(f"got {_describe(image)}; {_SUPPORTED}")
     mode = _MODES[image.mode]
     if "transparency" in image.info:  # one colour is transparent, or palette entries are
         return {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
