@@ -64,7 +64,7 @@ def test_bad_input_is_one_line(model_file: Path, tmp_path: Path) -> None:
     assert "ms" not in late.stdout, "said before anything is measured"
     assert "--size" in dsclora_("profile", tmp_path / "empty", *preset, "--size", "9x9", code=2).stderr
     two = ("-m", "span-x4", "-m", "span-x2", "--adapter", "span-x4-docs")
-    assert "not clear which" in dsclora_("profile", *two, code=2).stderr
+    assert "goes with one model" in dsclora_("profile", *two, code=2).stderr
     assert "go together" in dsclora_("profile", tmp_path / "empty", code=2).stderr
     assert "no pictures" in dsclora_("profile", tmp_path / "empty", *preset, "-m", "span-x4-wide", code=1).stderr
     assert "are called random" in dsclora_("profile", "-m", model_file, "-m", model_file, code=2).stderr

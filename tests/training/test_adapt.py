@@ -202,7 +202,7 @@ def test_an_interrupted_start_anew_leaves_nothing_of_the_run_before(
 def test_a_teacher_that_is_not_asked_is_told(pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     teacher = random_model(2, 8)
     adapted(recipe(teacher_weight=0.0, iterations=2), random_model(2, 6), pictures, tmp_path / "run", teacher)
-    assert f"the recipe has no use for a teacher: {teacher.name} is not asked" in caplog.messages
+    assert f"the recipe has no use for a teacher: {teacher.name} is not used" in caplog.messages
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_divergence_goes_back_with_half_the_rate(tmp_path: Path, how: str, caplo
 
     fit(net, stage, loss, score, tmp_path, validate_every=5, checkpoint_every=10, report=report)
     assert len(caplog.messages) == 2
-    assert all("on with half the learning rate" in line for line in caplog.messages)
+    assert all("with half the learning rate" in line for line in caplog.messages)
     assert rates[-1] == pytest.approx(0.05)
     assert all(p.isfinite().all() for p in net.parameters())
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_had_diverged_is_not_gone_back_to(
         with pytest.raises(KeyboardInterrupt):
             train(resume=False)
     train(resume=interrupted)
-    assert caplog.messages == ["diverged before iteration 40; back to 20, on with half the learning rate"]
+    assert caplog.messages == ["diverged before iteration 40; going back to 20 with half the learning rate"]
 
 
 @pytest.mark.parametrize("lasting", [False, True])
@@ -108,7 +108,7 @@ def test_what_was_learnt_before_a_divergence_is_kept(
     kept, best = fit(net, stage, loss, lambda _: next(scores), tmp_path, validate_every=10, checkpoint_every=10)
     assert best == 7.0
     assert all(p.isfinite().all() for p in kept.parameters())
-    slowed = [line for line in caplog.messages if "on with half the learning rate" in line]
+    slowed = [line for line in caplog.messages if "with half the learning rate" in line]
     assert len(slowed) == (loop.SLOWDOWNS if lasting else 12)
     rest = [line for line in caplog.messages if line not in slowed]
     assert len(rest) == lasting

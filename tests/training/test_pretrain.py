@@ -128,7 +128,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, folders: tuple[Path, Path])
 
 def test_nothing_to_compile_with(tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(TrainingError, match="is not here; go on without it"):
+    with pytest.raises(TrainingError, match="is not installed; leave it out"):
         train(load(tmp_path, PRETRAIN), folders, tmp_path / "a", compile=True)
 
 

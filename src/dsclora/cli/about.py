@@ -1,4 +1,4 @@
-"""The verbs that say what there is: models, doctor."""
+"""The verbs that describe the installation: models, doctor."""
 
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ def models() -> None:
         rows.append([each.name, f"x{each.scale}", purpose, gain, clean, each.license, size])
     print_table(["name", "scale", "for", ">gain, dB", ">clean, dB", "licence", ">kB"], rows)
     print("gain: on damaged pictures, pages or comics; clean: what the adapter costs clean photographs (PSNR-Y, Set14)")
-    print(f"what the figures are of, data and limits: the cards in {zoo.adapters()}")
+    print(f"for the pictures measured, data and limits see the cards in {zoo.adapters()}")
 
 
 def _kilobytes(path: "Path") -> str:
@@ -56,7 +56,7 @@ def _kilobytes(path: "Path") -> str:
 
 
 def doctor() -> None:
-    """Say what is used of this machine, and why.
+    """Show what dsclora uses of this machine, and why.
 
     Example: dsclora doctor
     """

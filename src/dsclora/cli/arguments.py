@@ -33,7 +33,7 @@ def load_network(
     Args:
         model: as `zoo.load_adapted`.
         adapters: each a name or a file, or with `:STRENGTH`.
-        factor: of the enlargement, if it is known.
+        factor: the factor of the enlargement, if it is known.
 
     Returns:
         The network, and the adapters that are in it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LOG = logging.getLogger("dsclora")
-_meters: list["Meter"] = []  # that are on, the innermost last
+_meters: list["Meter"] = []  # the bars on the screen, the innermost last
 _as_json = False
 
 
@@ -50,7 +50,7 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """A line a record, above the progress bar where one is on."""
+    """A log handler that prints each record as a line, above the progress bar where one is on."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = f"dsclora: {printable(record.getMessage())}"
@@ -66,7 +66,7 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal, one line: control characters, which file names may hold, are written as escapes."""
+    """Return text as one line for a terminal: control characters, which file names may hold, become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -76,7 +76,7 @@ def print_json(value: Any) -> None:
 
 
 def or_none(value: float) -> float | None:
-    """JSON has no infinity (the PSNR of equal pictures) and no NaN (the SSIM of tiny ones)."""
+    """Return None for values that JSON lacks: infinity (the PSNR of equal pictures) and NaN (the SSIM of tiny ones)."""
     return value if abs(value) < float("inf") else None
 
 
@@ -112,9 +112,9 @@ class Meter:
         """Move the bar.
 
         Args:
-            completed: of the total.
-            amount: done so far, in the rate's unit.
-            text: what is being worked on.
+            completed: the part of the total that is done.
+            amount: the amount done so far, in the rate's unit.
+            text: the name of the current piece of work.
         """
         if self._bar is not None:
             rate = amount / max(1e-9, time.perf_counter() - self._begin)

@@ -66,13 +66,13 @@ def evaluate(
         raise UsageError(f"--csv and --grid are both {csv}; name two files")
     network, _ = load_network(model, adapter)
     running = open_engine(network, Setting(engine, precision, device, threads))
-    chosen = metrics.protocol(protocol, network.scale)
+    rules = metrics.protocol(protocol, network.scale)
     pairs = find_pairs(images, network.scale)
     scores: list[Score] = []
     failures: list[str] = []
     details = []
     with Meter(len(pairs), "picture") as meter:
-        for item in verb.evaluate(lambda lr: verb.as_published(running, lr), pairs, network.scale, chosen):
+        for item in verb.evaluate(lambda lr: verb.as_published(running, lr), pairs, network.scale, rules):
             if isinstance(item, verb.Failure):
                 failures.append(item.error)
                 say(f"error: {item.error}")
@@ -84,8 +84,8 @@ def evaluate(
     if not scores:
         raise DscloraError(f"{images}: no picture could be measured")
     lr_from = "given" if pairs[0].lr is not None else "MATLAB-exact bicubic of HR"
-    _print(network, scores, failures, chosen.describe() | {"lr": lr_from, "engine": running.name})
-    if csv is not None:  # what is measured has been told, should they not be writable
+    _print(network, scores, failures, rules.describe() | {"lr": lr_from, "engine": running.name})
+    if csv is not None:  # after the figures are printed: this file may not be writable
         verb.write_csv(csv, scores, overwrite)
     if grid is not None:
         comparison.write_grid(grid, details, ["bicubic", network.name, "original"], overwrite)

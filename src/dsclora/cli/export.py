@@ -55,18 +55,18 @@ def export(
         network = network.with_weights(network.weights, name=name)
     ranged = [each for each in added if each.ranges]
     if precision == "int8" and len(ranged) > 1:
-        raise UsageError(f"{ranged[0].name} and {ranged[1].name} both have ranges for int8; which are meant?")
+        raise UsageError(f"{ranged[0].name} and {ranged[1].name} both have ranges for int8; name only one of them")
     targets = _targets(to, layout)
     box = None if size is None else parse_box(size, "--size")
-    given: dict[str, Any] = {"precision": precision, "size": box and (box[1], box[0])}
-    given["ranges"] = ranged[0].ranges if ranged else None
+    options: dict[str, Any] = {"precision": precision, "size": box and (box[1], box[0])}
+    options["ranges"] = ranged[0].ranges if ranged else None
     layouts: dict[Target, Any] = {target: layout if target == "ncnn" else "plain" for target in targets}
     for target in targets:
-        verb.check(network, target, layout=layouts[target], **given)
+        verb.check(network, target, layout=layouts[target], **options)
     reports, failures = [], []
     for target in targets:
         try:
-            report = verb.export(network, target, output, layout=layouts[target], overwrite=overwrite, **given)
+            report = verb.export(network, target, output, layout=layouts[target], overwrite=overwrite, **options)
         except DscloraError as error:
             failures.append(str(error))
             say(f"error: {error}")

@@ -1,4 +1,4 @@
-"""The text of `dsclora inspect`: what a file is, its network, its training, its licence and hash."""
+"""The text of `dsclora inspect`: a file's kind, network, training, licence and hash."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_network(network: "Network") -> None:
-    """Print what there is to know of a base model."""
+    """Print the facts about a base model."""
     described = describe(network)
     facts = {"kind": "model", "network": f"{network.architecture.upper()} x{network.scale}"}
     if "channels" in described:
@@ -28,7 +28,7 @@ def print_network(network: "Network") -> None:
 
 
 def print_adapter(adapter: "Adapter") -> None:
-    """Print what there is to know of an adapter."""
+    """Print the facts about an adapter."""
     kinds = Counter((update.rank, update.alpha) for update in adapter.updates.values())
     updates = ", ".join(f"{count} of rank {rank} and alpha {alpha:g}" for (rank, alpha), count in kinds.items())
     facts = {

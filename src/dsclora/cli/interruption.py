@@ -10,22 +10,22 @@ def ending_signals() -> list[signal.Signals]:
 
 
 class Interruption:
-    """Remembers an interruption until it can be raised: inside a callback of libvips it would be lost."""
+    """An interruption that is kept until it can be raised: inside a callback of libvips it would be lost."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._pending = False
         for number in (signal.SIGINT, *ending_signals()):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._note)
 
-    def _ask(self, number: int, _: object) -> None:
-        self._asked = True
+    def _note(self, number: int, _: object) -> None:
+        self._pending = True
         signal.signal(number, signal.default_int_handler)  # the second time, at once
 
     def check(self) -> None:
-        """Raise the interruption that was asked for, if any.
+        """Raise the interruption that is pending, if any.
 
         Raises:
-            KeyboardInterrupt: it was.
+            KeyboardInterrupt: there is one.
         """
-        if self._asked:
+        if self._pending:
             raise KeyboardInterrupt

@@ -86,7 +86,7 @@ def profile(
     if (preset is None) != (images is None) or (preset is None) != (baseline is None):
         raise UsageError("--preset, --baseline and a folder of pictures go together")
     if preset is not None and size:
-        raise UsageError("--size: with --preset the pictures have theirs, and costs are counted at 256x256")
+        raise UsageError("--size does not go with --preset, which runs whole pictures and counts costs at 256x256")
     networks = _networks(model or [], adapter)
     base = [zoo.open_network(baseline)] if baseline else []
     names = [network.name for network in base + networks]
@@ -110,7 +110,7 @@ def _networks(models: list[str], adapters: list[str] | None) -> "list[Network]":
     from dsclora import zoo
 
     if adapters and len(models) > 1:
-        raise UsageError("--adapter: of several models it is not clear which; merge it into one (dsclora merge)")
+        raise UsageError("--adapter goes with one model; merge it into that one first (dsclora merge)")
     if adapters:
         return [load_network(models[0] if models else None, adapters)[0]]
     return [

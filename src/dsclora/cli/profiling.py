@@ -1,4 +1,4 @@
-"""What `dsclora profile` measures, and its tables."""
+"""The measurements of `dsclora profile`, and its tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def compare(
     runs: int,
     spelled: dict[str, Any],
 ) -> None:
-    """Count and measure networks at sizes (height, width), and print the table or JSON; `spelled` says how."""
+    """Count and measure networks at sizes (height, width), and print the table or JSON; `spelled` is the setting."""
     from dsclora.measure import latency as verb
     from dsclora.measure.cost import count_cost
 
@@ -51,9 +51,7 @@ def compare(
         return
     _print_costs(rows)
     print("MACs as fvcore counts them (one per multiply-add, convs without biases; FLOPs are twice that)")
-    print(
-        f"activations: what convs put out; ms: median of {runs}; " + ", ".join(f"{k} {v}" for k, v in spelled.items())
-    )
+    print(f"activations: outputs of convs; ms: median of {runs}; " + ", ".join(f"{k} {v}" for k, v in spelled.items()))
 
 
 def challenge(
@@ -65,7 +63,7 @@ def challenge(
     runs: int,
     spelled: dict[str, Any],
 ) -> None:
-    """Measure networks by a challenge's protocol, and print its table or JSON; `spelled` says how."""
+    """Measure networks by a challenge's protocol, and print its table or JSON; `spelled` is the setting."""
     from dsclora.measure import ntire
     from dsclora.pictures.pairs import find_pairs
 

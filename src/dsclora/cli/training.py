@@ -9,9 +9,9 @@ def start_training(ctx: typer.Context, device: str, threads: int | None) -> bool
     """Set PyTorch's threads, join the processes of `torchrun`, and return whether another process speaks.
 
     Args:
-        ctx: the command's; the process group ends with it.
-        device: to train on.
-        threads: of PyTorch; its own choice by default.
+        ctx: the command's context; the process group ends with it.
+        device: the device to train on.
+        threads: PyTorch's number of threads; its own choice by default.
 
     Raises:
         MissingExtraError: a package of the extra `train` is not installed.

@@ -141,8 +141,8 @@ def _run(engines: "Sequence[Engine]", planned: "list[Job]", options: "Options", 
     from dsclora.inference.upscale import upscale_files
 
     interruption = Interruption()
-    parts: dict[int, tuple[float, float]] = {}  # of each picture: the share that is done, and Mpixels
-    sums, counting = [0.0, 0.0], threading.Lock()  # of these
+    parts: dict[int, tuple[float, float]] = {}  # by picture: the share that is done, and Mpixels
+    sums, counting = [0.0, 0.0], threading.Lock()  # the sums of these
     with Meter(len(planned), "Mpixel") as meter:
 
         def report(number: int, done: int, total: int) -> None:
@@ -161,7 +161,7 @@ def _run(engines: "Sequence[Engine]", planned: "list[Job]", options: "Options", 
                     say(notice)
                 say(_line(result))
         except KeyboardInterrupt:
-            return True  # what is done is still reported
+            return True  # finished pictures are still reported
     return False
 
 

@@ -1,4 +1,4 @@
-"""The verbs, in the order of the help: where each is, and how it is found by its name."""
+"""The verbs, in the order of the help: the module of each, and the search for one by its name."""
 
 import importlib
 import logging
@@ -54,7 +54,7 @@ class Verbs(TyperGroup):
         if args[0] not in _VERBS:
             if _is_picture(args[0]):
                 raise UsageError(f"{args[0]} is not a command; to enlarge it: dsclora upscale {args[0]}")
-            for name in _VERBS:  # for Typer to find the one that is meant
+            for name in _VERBS:  # for Typer to suggest a near miss
                 self.get_command(ctx, name)
         return super().resolve_command(ctx, args)
 

@@ -12,10 +12,10 @@ class Adaptation:
     """A finished adaptation and the files that it wrote.
 
     Attributes:
-        adapter: with its best weights; its header holds the result.
+        adapter: the adapter with its best weights; its header holds the result.
         accepted: whether it beats the base beyond doubt on pictures that it was not trained on.
         gain: mean change of PSNR on them, dB.
-        interval: of the gain.
+        interval: the confidence interval of the gain, dB.
         path: the adapter's file: the one asked for, or NAME.rejected.safetensors.
         report: the page beside it.
         result: all figures, ready for JSON.

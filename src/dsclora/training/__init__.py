@@ -1,7 +1,7 @@
 """Train networks and adapters; needs the extra `train` (`pip install 'dsclora[train]'`).
 
-What the extra brings is asked for here and nowhere else, so that a half-installed one names the package that is
-missing, and an ImportError of our own modules is what it is: a bug.
+The packages of the extra are checked here and nowhere else, so that a half-installed extra names the package that is
+missing, and an ImportError of our own modules stays visible as a bug.
 """
 
 from importlib import import_module

@@ -67,7 +67,7 @@ def adapt_files(
         recipe: a recipe, its file, or a bundled recipe's name; by default the bundled recipe.
         start: an adapter of the same base to go on from.
         minutes: makes the recipe's stages shorter or longer so that everything takes about that long.
-        iterations: the same, by count.
+        iterations: makes them shorter or longer so that they take that many steps in all.
         resume: go on from the checkpoint; the budget is that of the first start.
         overwrite: replace existing files.
         device: "cpu" or "cuda" to train on.
@@ -125,12 +125,12 @@ def _check_usage(target: Path, minutes: float | None, iterations: int | None, ov
 
 
 def _left(minutes: float | None, begin: float) -> float | None:
-    """Return the minutes that are left after the pictures were looked at, which counts."""
+    """Return the minutes that are left after the pictures were read, which takes part of them."""
     if minutes is None:
         return None
     left = minutes - (time.monotonic() - begin) / 60
     if left < 0.1:
-        logger.warning("looking at the pictures took all of %g minutes; what is trained now is not worth much", minutes)
+        logger.warning("reading the pictures took all of %g minutes, too long to train well; allow more", minutes)
     return max(0.1, left)
 
 
@@ -166,7 +166,7 @@ def adapt(task: Task, selection: Selection, run: Run, budget: Budget | None = No
     """
     run.refuse_earlier_run()
     if task.unused is not None:
-        logger.info("the recipe has no use for a teacher: %s is not asked", task.unused)
+        logger.info("the recipe has no use for a teacher: %s is not used", task.unused)
     budget = budget or Budget()
     scale, held_out = task.base.scale, reduction(task.recipe, task.base.scale, 1)
     task.student.to(run.device)
@@ -194,8 +194,8 @@ def _check_start(task: Task, stores: Stores) -> None:
     start = task.start
     if start is not None and start.training.get("data", {}).get("sha256") != stores.pictures.fingerprint():
         logger.warning(
-            "%s was not trained on exactly these pictures; unless those to judge by are new to it, the gain is "
-            "flattered",
+            "%s was not trained on exactly these pictures; if it has learnt from those to judge by, the gain is "
+            "too high",
             start.name,
         )
 

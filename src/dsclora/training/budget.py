@@ -22,9 +22,9 @@ class Plan:
     """The decisions at the start of a run, which hold when it is resumed.
 
     Attributes:
-        factor: by which the recipe's stages are longer.
-        validations: how often the held-out pictures are enlarged.
-        cached: the teacher enlarges the pictures once, not the patches of every step.
+        factor: the factor by which the recipe's stages are longer.
+        validations: the number of times that the held-out pictures are enlarged.
+        cached: True if the teacher enlarges the pictures once, instead of the patches of every step.
     """
 
     factor: float
@@ -33,11 +33,11 @@ class Plan:
 
 
 class Budget:
-    """How long an adaptation may take: as long as its recipe says, or by time, or by count.
+    """The length of an adaptation: its recipe's, or a limit by time or by steps.
 
     Args:
         minutes: from now on; the recipe's stages are made shorter or longer by the speed that is measured.
-        iterations: steps in all.
+        iterations: the steps in all.
     """
 
     def __init__(self, minutes: float | None = None, iterations: int | None = None) -> None:
@@ -81,21 +81,21 @@ def divide(
     """Divide the time that is left between judging and training.
 
     Args:
-        recipe: how long its stages are, and how often it validates at most.
-        seconds_left: until the end.
+        recipe: the recipe, with the length of its stages and its largest number of validations.
+        seconds_left: the seconds until the end.
         step_costs: seconds that a step of each stage takes.
         validation: seconds that scoring the held-out pictures takes.
         judging: seconds that the gate takes.
 
     Returns:
-        the factor by which stages are longer, and how many validations there are.
+        the factor by which stages are longer, and the number of validations.
     """
     needed = sum(stage.iterations * cost for stage, cost in zip(recipe.stages, step_costs, strict=True))
     left = seconds_left - judging
     validations = min(recipe.validations, max(2, int(0.25 * left / validation)))
     left -= validation * (validations + 1)
     if left < 5:
-        logger.warning("no time is left but for five seconds of training; allow more --minutes")
+        logger.warning("only five seconds are left for training; allow more --minutes")
     return max(5.0, left) / needed, validations
 
 

@@ -30,7 +30,7 @@ from dsclora.networks.tensor_file import Float32
 
 @dataclass(frozen=True)
 class Target:
-    """A choice of convs to adapt, and how.
+    """A choice of convs to adapt, with the rank and the alpha of their updates.
 
     Attributes:
         convs: module name, or pattern of module names (`*` and `?`).
@@ -60,7 +60,7 @@ class ConvLoRA(nn.Module):
     Args:
         conv: any `nn.Conv2d`: strides, groups, dilation and padding of all kinds; becomes part of this module.
         rank, alpha: as in `Target`.
-        generator: of A's random numbers.
+        generator: the source of A's random numbers.
     """
 
     def __init__(self, conv: nn.Conv2d, rank: int, alpha: float, generator: torch.Generator | None = None) -> None:
@@ -89,9 +89,9 @@ def attach(net: nn.Module, targets: Sequence[Target] = LAYERED, seed: int = 0) -
     """Return a copy of a network that computes the same, bit for bit, in which only low-rank updates can be trained.
 
     Args:
-        net: any module with `nn.Conv2d` inside; left as it was.
+        net: any module with `nn.Conv2d` inside; it is not changed.
         targets: the first that matches a conv's name counts; convs that none matches stay as they are.
-        seed: of A's random numbers.
+        seed: the seed of A's random numbers.
 
     Raises:
         ValueError: a target matches no conv, or the network carries ConvLoRA already.
@@ -132,11 +132,11 @@ def to_adapter(
     """Return the adapter of a base that a network carries.
 
     Args:
-        net: carries ConvLoRA.
-        base: what it was attached to.
-        training: for the header, any JSON object.
+        net: a network that carries ConvLoRA.
+        base: the network that it was attached to.
+        training: the record for the header, any JSON object.
         license: SPDX identifier or a sentence.
-        ranges: by conv, of those to be computed in int8.
+        ranges: the input range of each conv that is computed in int8, by conv.
     """
     return adapters.create(base, extract(net), training, license, ranges)
 

@@ -25,8 +25,8 @@ class QuantizedConv(nn.Module):
     """A conv computed in int8.
 
     Args:
-        conv: becomes part of this module; may carry ConvLoRA.
-        start: of its input.
+        conv: the conv, which becomes part of this module; it may carry ConvLoRA.
+        start: the input range to begin with.
     """
 
     divisor: Tensor
@@ -70,22 +70,22 @@ def _round(x: Tensor) -> Tensor:
 def calibrate(
     net: nn.Module, batches: Iterable[Tensor], balance: float = 0.75, spared: Sequence[str] = FLOAT
 ) -> dict[str, Range]:
-    """Measure the input ranges of the convs that are to be int8: the smallest and largest values seen.
+    """Measure the input ranges of the convs that are to be int8: the smallest and largest values.
 
     Leaving out the outermost hundred-thousandth costs 0.05 dB on Set14 and gains nothing elsewhere (measured).
 
     Args:
-        net: in floating point.
+        net: the network in floating point.
         batches: pictures (N, 3, h, w), RGB in 0..1.
-        balance: how much of the difference between channels goes into the divisors: 0 none, 1 all; the rest is the
+        balance: the share of the difference between channels that goes into the divisors, 0..1; the rest is the
             weights' share, as in SmoothQuant.
         spared: convs that stay in floating point.
     """
     convs = {n: m for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and n not in spared}
     ends: dict[str, list[Tensor]] = {name: [] for name in convs}
 
-    def watch(seen_ends: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        return lambda _, inputs: seen_ends.append(torch.stack([inputs[0].amin((0, 2, 3)), inputs[0].amax((0, 2, 3))]))
+    def watch(extremes: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda _, inputs: extremes.append(torch.stack([inputs[0].amin((0, 2, 3)), inputs[0].amax((0, 2, 3))]))
 
     hooks = [conv.register_forward_pre_hook(watch(ends[name])) for name, conv in convs.items()]
     with torch.inference_mode():
@@ -95,8 +95,8 @@ def calibrate(
         hook.remove()
     ranges = {}
     for name, conv in convs.items():
-        seen = torch.stack(ends[name])
-        lows, highs = seen[:, 0].amin(0), seen[:, 1].amax(0)  # of each channel
+        extremes = torch.stack(ends[name])
+        lows, highs = extremes[:, 0].amin(0), extremes[:, 1].amax(0)  # of each channel
         reach = torch.maximum(-lows, highs).clamp_min(1e-6)
         of_weights = conv.weight.detach().abs().amax((0, 2, 3)).clamp_min(1e-6)
         divisor = reach**balance / of_weights ** (1 - balance) if balance else torch.ones_like(reach)

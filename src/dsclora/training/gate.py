@@ -29,10 +29,10 @@ class Change:
     Means are over pictures: of crops of one picture their mean counts, or one of many crops would decide.
 
     Attributes:
-        confidence: of the interval.
-        names: of the pictures.
-        before, after: PSNR of the base and of the adapted base, dB, by picture.
-        groups: the same number for crops of one picture.
+        confidence: the confidence of the interval.
+        names: the names of the pictures.
+        before, after: the PSNR of the base and of the adapted base, dB, by picture.
+        groups: a number for each picture, the same for crops of one picture.
     """
 
     confidence: float
@@ -92,9 +92,9 @@ class Outcome:
     """The adapter that an adaptation ended with, and what it does.
 
     Attributes:
-        adapter: with its best weights.
-        change: on the held-out pictures.
-        forgetting: on the other pictures; None where there are none.
+        adapter: the adapter with its best weights.
+        change: the change on the held-out pictures.
+        forgetting: the change on the other pictures; None where there are none.
         accepted: whether it beats the base: the gain's interval lies above 0, and the gain is at least `WORTHWHILE`.
         samples: some held-out pictures.
     """
@@ -117,9 +117,9 @@ def judge(
     """Compare a base with and without an adapter on pictures that were not trained on.
 
     Args:
-        base, adapter: what to compare.
-        selection: its `test` and `other` pictures count.
-        reduce: as `open_store`, of the held-out pictures.
+        base, adapter: the base, and the adapter to judge.
+        selection: the pictures, of which `test` and `other` are used.
+        reduce: as for `open_store`, for the held-out pictures.
         samples: the number of pictures to keep for showing.
         device: the device to compute on.
     """
@@ -168,12 +168,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     narrow, but half as often as Student's t: 2 of 100 for ten values skewed like an exponential distribution.
 
     Args:
-        values: at least one; of one alone nothing is known, and the interval is infinite.
-        confidence: such as 0.95.
-        seed: of the draws.
+        values: at least one; the interval of a single one is infinite.
+        confidence: the confidence level, such as 0.95.
+        seed: the seed of the draws.
 
     Returns:
-        lower and upper end.
+        the lower and the upper end.
     """
     sample = np.asarray(values, np.float64)
     if sample.size == 1:

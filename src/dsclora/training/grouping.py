@@ -3,7 +3,7 @@
 Crops of one picture belong together. They are recognised by their pixels (areas of 64 x 64 that are equal in both,
 which finds crops of lossless files and exact copies) and by numbered names (`0801_s001`, `0801_s002`; `scan7-1`,
 `scan7-2`).
-What was cropped from a JPEG, stored as JPEG again and renamed is not found.
+Crops of a JPEG that were stored as JPEG again and renamed are not recognised.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from dsclora.pictures.arrays import Uint8
 _SIDE = 64  # smaller areas are equal in different pages of text
 _DENSITY = 1024  # one area in so many is remembered
 _SHARED = 0.15  # of the smaller sketch; running heads and margins of pages make less
-_COMMON = 64  # areas found in more different pictures than that say nothing
+_COMMON = 64  # areas that more different pictures share are ignored
 _BAND = 512  # rows hashed at a time: 100 bytes of memory for each of their pixels
 _NUMBERED = {  # names of crops of one picture: `0801_s001` gives `0801`, `IMG_0001` nothing
     "numbers": re.compile(r"(.*\d.*?)[-_ .(]+(?:[a-z]{0,5}\d+[-_x]?){1,3}\)?", re.IGNORECASE),
@@ -45,13 +45,13 @@ def sketch(picture: Uint8) -> npt.NDArray[np.uint64]:
         picture: (h, w, 3).
 
     Returns:
-        hashes, ascending, about one for every thousand pixels; of a picture where that is none, one of all of it.
+        hashes, ascending, about one for every thousand pixels; or one of the whole picture, where there would be none.
     """
     if min(picture.shape[:2]) >= _SIDE:
         bands = range(0, picture.shape[0] - _SIDE + 1, _BAND)
-        found = np.unique(np.concatenate([_hashes(picture[top : top + _BAND + _SIDE - 1]) for top in bands]))
-        if len(found):
-            return found
+        hashes = np.unique(np.concatenate([_hashes(picture[top : top + _BAND + _SIDE - 1]) for top in bands]))
+        if len(hashes):
+            return hashes
     digest = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
     return np.frombuffer(digest[:8], np.uint64)
 
@@ -81,9 +81,9 @@ def group(
     """Put pictures that show the same together.
 
     Args:
-        names: without suffix.
-        sketches: of each, from `sketch`.
-        by_name: which names tell crops of one picture: all numbered ones, or those that say so (`0801_s001`), or none.
+        names: the names without suffix.
+        sketches: the sketch of each, from `sketch`.
+        by_name: the names that mark crops of one picture: all numbered ones, those of crops (`0801_s001`), or none.
 
     Returns:
         the groups, each a list of positions; in order of their first members.
@@ -108,8 +108,8 @@ def _common_areas(sketches: Sequence[npt.NDArray[np.uint64]], different: Sequenc
     """Count the areas that pairs of pictures have in common.
 
     Args:
-        sketches: of all pictures.
-        different: numbers of those that count, no two of which have the same sketch.
+        sketches: the sketches of all pictures.
+        different: the numbers of those to count, no two of which have the same sketch.
     """
     hashes = np.concatenate([*(sketches[n] for n in different), np.zeros(0, np.uint64)])
     owners = np.repeat(different, [len(sketches[n]) for n in different])
@@ -145,9 +145,9 @@ def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tup
 
     Args:
         groups: from `group`.
-        share: of the pictures to hold out.
-        most: pictures to hold out; where the groups held out have more, only some of each are used.
-        seed: of the choice.
+        share: the share of the pictures to hold out.
+        most: the most pictures to hold out; where the groups held out have more, only some of each are used.
+        seed: the seed of the choice.
 
     Returns:
         the three lists, each in order.
@@ -157,19 +157,19 @@ def hold_out(groups: list[list[int]], share: float, most: int, seed: int) -> tup
     """
     if len(groups) < LEAST:
         raise ImageError(
-            f"{len(groups)} different pictures (crops of one count as one), too few to train on some and judge by "
-            f"others, for which it takes {LEAST}; add pictures, or name some to judge by with --valid"
+            f"{len(groups)} different pictures (crops of one count as one) are too few to train on some and judge by "
+            f"others; at least {LEAST} are needed; add pictures, or name some to judge by with --valid"
         )
     room = min(most, round(share * sum(len(g) for g in groups)))
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
-    held: list[int] = []
+    held_out: list[int] = []
     for number in order:
-        if sum(len(groups[n]) for n in (*held, number)) <= room and len(held) < len(groups) - 1:
-            held.append(number)
-    smallest = sorted((n for n in order if n not in held), key=lambda n: len(groups[n]))
-    held += smallest[: max(0, (4 if len(groups) >= 8 else LEAST_HELD_OUT) - len(held))]
-    train = sorted(n for number, g in enumerate(groups) if number not in held for n in g)
-    used = [groups[n][: max(1, most // len(held))] for n in held]
+        if sum(len(groups[n]) for n in (*held_out, number)) <= room and len(held_out) < len(groups) - 1:
+            held_out.append(number)
+    smallest = sorted((n for n in order if n not in held_out), key=lambda n: len(groups[n]))
+    held_out += smallest[: max(0, (4 if len(groups) >= 8 else LEAST_HELD_OUT) - len(held_out))]
+    train = sorted(n for number, g in enumerate(groups) if number not in held_out for n in g)
+    used = [groups[n][: max(1, most // len(held_out))] for n in held_out]
     if len(used) < 8:
         test = sorted(n for g in used for n in g)
         return train, test, test

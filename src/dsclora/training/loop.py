@@ -55,12 +55,12 @@ DIVERGENCE_DB = 3.0
 """A score so many dB below the best means that training diverged."""
 
 SLOWDOWNS = 8
-"""How often the learning rate is halved from one sound validation to the next before a run is ended."""
+"""The most times that the learning rate is halved from one sound validation to the next before a run ends."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained, beside its stages.
+    """The settings of a training, beside its stages.
 
     Attributes:
         optimiser: "adam" or "soap".
@@ -81,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Part:
-    """Where a part of a run lies in it: a chain of parts is trained one after the other, each by its own `Training`.
+    """The position of a part in a run: a chain of parts is trained one after the other, each by its own `Training`.
 
     Attributes:
         number: from 0.
@@ -125,16 +125,16 @@ class Training(Generic[StageT]):
     than those first validated.
 
     Args:
-        net: trained in place; only parameters that require gradients change.
+        net: the network, trained in place; only parameters that require gradients change.
         stages: one after the other; the optimiser's state is kept across.
         objective: the loss of the network, the stage and the step (counted from 0 over all stages); must depend on
             nothing else, but for `processes.shard`. On several processes each counts its share, and the mean is
             minimised.
-        score: of the averaged network, the higher the better.
+        score: the score of the averaged network; higher is better.
         run: the folder, and whether to resume.
         settings: optimiser, averaging and intervals.
-        identity: of the recipe and data; resuming under another one is refused.
-        part: where in the run these stages lie.
+        identity: the hash of recipe and data; resuming under another one is refused.
+        part: the position of these stages in the run.
 
     Raises:
         TrainingError: recipe and data are not those of the first process.
@@ -165,7 +165,7 @@ class Training(Generic[StageT]):
         self.done, self.rate = 0, 0.0
         self.best, self._at_first, self._slowdowns, self._attempts = -math.inf, math.inf, 0, 0
         self._best_state = _copy(self._averaged.module.state_dict())
-        self._good: dict[str, Any] = {}  # gone back to after divergence
+        self._good: dict[str, Any] = {}  # the state to go back to after divergence
         self._ended = False
         self._losses, self._counted, self._clock = torch.zeros(()), 0, 0.0  # since the last report
         self._begun, self._worked = 0.0, 0  # since the start of this process
@@ -217,7 +217,7 @@ class Training(Generic[StageT]):
         return processes.from_rank_0(lambda: self._score(self._averaged.module))
 
     def recover(self) -> None:
-        """Go back to the last sound validation, on with half the learning rate; or end there, after many attempts.
+        """Go back to the last sound validation and halve the learning rate; or end there, after many attempts.
 
         Raises:
             TrainingError: nothing was learnt before.
@@ -243,7 +243,7 @@ class Training(Generic[StageT]):
         back = before + self.done
         self._log.write({"diverged": before + diverged, "back_to": back, "slowdowns": self._slowdowns})
         logger.warning(
-            "diverged before iteration %d; back to %d, on with half the learning rate", before + diverged, back
+            "diverged before iteration %d; going back to %d with half the learning rate", before + diverged, back
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -313,7 +313,7 @@ class Training(Generic[StageT]):
             self._restart_clock()
 
     def _accept(self, score: float) -> bool:
-        """Keep the averaged weights if they are the best so far; tell whether their score is sound."""
+        """Keep the averaged weights if they are the best so far; return whether their score is sound."""
         sound = math.isfinite(score) and score > self.best - DIVERGENCE_DB
         if self.best == -math.inf:
             self._at_first = score

@@ -31,7 +31,7 @@ def spatial_affinity(student: Tensor, teacher: Tensor, rows: Tensor | None = Non
     A = F^T F with F the features at the H * W positions, each of length 1 over the channels: the cosines between all
     pairs of positions, (N, HW, HW). It does not depend on the number of channels. From FAKD (He et al., ICIP 2020).
 
-    A is never held: value and gradient are computed together, `chunk` rows at a time, so memory grows with
+    A is never stored: value and gradient are computed together, `chunk` rows at a time, so memory grows with
     `chunk * HW` and not with `(HW)^2`.
 
     Args:
@@ -57,16 +57,16 @@ def _unit(features: Tensor) -> Tensor:
 
 
 class _Affinity(torch.autograd.Function):
-    """Mean |S^T S - T^T T| of unit features S (N, C, P) and T (N, D, P), with the gradient made on the way."""
+    """Mean |S^T S - T^T T| of unit features S (N, C, P) and T (N, D, P), with the gradient from the same pass."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, t: Tensor, rows: Tensor | None, chunk: int) -> Tensor:
         n, _, positions = s.shape
-        chosen = torch.arange(positions, device=s.device) if rows is None else rows
+        compared = torch.arange(positions, device=s.device) if rows is None else rows
         total = s.new_zeros(())
         gradient = torch.zeros_like(s) if ctx.needs_input_grad[0] else None
         with torch.autocast(s.device.type, enabled=False):
-            for index in torch.split(chosen, chunk):
+            for index in torch.split(compared, chunk):
                 s_rows = s[:, :, index]
                 difference = s_rows.mT @ s
                 difference.baddbmm_(t[:, :, index].mT, t, alpha=-1)
@@ -74,13 +74,13 @@ class _Affinity(torch.autograd.Function):
                 if gradient is None:
                     continue
                 sign = difference.sign_()
-                by_row = s @ sign.mT  # what the rows get from all columns
+                by_row = s @ sign.mT  # the gradient that the rows get from all columns
                 if rows is None:  # A is symmetric: over all chunks the columns get just as much
                     gradient[:, :, index] += 2 * by_row
                 else:
                     gradient.index_add_(2, index, by_row)
                     gradient.baddbmm_(s_rows, sign)
-        count = n * chosen.numel() * positions
+        count = n * compared.numel() * positions
         if gradient is not None:
             ctx.save_for_backward(gradient.div_(count))
         return total / count

@@ -30,13 +30,13 @@ class Objective:
     stages with a teacher_weight, the recipe's `teach_own` lets them look everywhere.
 
     Args:
-        recipe: weights and the rest.
+        recipe: the recipe, with the weights of the terms.
         store: pictures to train on.
         guard: pictures of other kinds, or None.
         teacher: frozen, of the stores' scale or a larger one; None for no distillation, or where all its pictures are
             in the stores.
         taps: modules that both networks have, whose features are compared.
-        device: where both networks are.
+        device: the device of both networks.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class Objective:
     def _teach(
         self, cached: Sequence[Any], lr: Tensor, stage: Stage, guarded: bool, size: torch.Size
     ) -> tuple[Tensor | None, Features]:
-        """Return the teacher's picture and features of patches; None where it has no say in this stage.
+        """Return the teacher's picture and features of patches; None where this stage does not use it.
 
         Args:
             cached: the teacher's patches of each batch, None where a store has none.
             lr: the patches.
-            stage: its weights and precision count.
+            stage: the stage, for its weights and precision.
             guarded: whether there is a guard.
-            size: height and width that the picture is to have.
+            size: the height and width of the picture to return.
         """
         pictures = [picture for picture in cached if picture is not None]
         is_live = len(pictures) < len(cached) or bool(stage.affinity_weight)
         if self._teacher is not None and is_live and (stage.teacher_weight or stage.affinity_weight or guarded):
             with torch.no_grad():
                 target, features = self._run(self._teacher, lr, stage)
-            if target.shape[-1] > size[-1]:  # of a teacher of a larger scale; reduced with MATLAB's kernel
+            if target.shape[-1] > size[-1]:  # the teacher's scale is larger: reduce with MATLAB's kernel
                 target = functional.interpolate(target, size=size, mode="bicubic", antialias=True)
             return target, features
         if pictures:

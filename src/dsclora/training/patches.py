@@ -94,15 +94,15 @@ class PairStore:
         return len({name for name, side in zip(self.names, self._sides, strict=True) if side >= patch})
 
     def check_patches(self, patches: Iterable[int]) -> None:
-        """Find out before any training which pictures are left out for being smaller than a patch.
+        """Log the number of pictures that are smaller than a patch and left out, before any training.
 
-        How many are is logged, in one line for each side; of a picture at several sizes every one counts.
+        There is one line for each side; of a picture at several sizes every one counts.
 
         Args:
             patches: sides in HR pixels.
 
         Raises:
-            ImageError: all of them.
+            ImageError: all pictures are smaller.
         """
         for patch in sorted(set(patches)):
             # copies of a picture fit alike
@@ -131,7 +131,7 @@ class PairStore:
     def add_teacher(self, key: str, upscale: Callable[[Uint8], Uint8], undegraded: bool = False) -> None:
         """Let a teacher enlarge every LR picture, once, and keep its pictures in the store under `key`.
 
-        With `undegraded` it is shown the plainly reduced HR pictures instead, as a teacher of degraded ones would be.
+        With `undegraded` it enlarges the plainly reduced HR pictures instead, for a student of degraded ones.
 
         The targets are rounded to uint8 and made from the upright picture only, though no teacher but a self-ensemble
         is exactly equivariant to flips. In return the teacher costs nothing during training. Interrupted and called
@@ -163,7 +163,7 @@ class PairStore:
 
         Args:
             seed, step: the only source of randomness.
-            size: patches N.
+            size: the number of patches N.
             patch: side in LR pixels; pictures smaller than that are left out.
             share: (k, n): all are drawn, but only the k-th (from 0) of n equal parts of them is cut.
 
@@ -201,7 +201,7 @@ def _stacked(pieces: Sequence[npt.NDArray[np.void]]) -> Uint8:
 
 
 def discard(directory: Path) -> None:
-    """Remove the store in a folder, which `open_store` would make again, and nothing that is not of it."""
+    """Remove the store from a folder and no other file; `open_store` makes it again."""
     for file in (directory / "pairs.json", *_pixels_in(directory)):
         with suppress(OSError):  # Windows keeps a file that is mapped
             file.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ def open_store(
         directory: where the store lies; made if needed.
         reduce: makes LR where a pair has none, from HR and a number that differs from copy to copy; by default
             `imresize`.
-        reduced_by: tells one `reduce` from another.
+        reduced_by: a text that distinguishes one `reduce` from another.
         copies: how often every picture is taken, for a `reduce` that differs each time.
         window: as `read_pair`.
         sizes: every picture is taken once at each of them, as `read_pair`'s `size`.
@@ -276,7 +276,7 @@ def open_store(
         "window": window,
         "sizes": list(sizes),
     }
-    path = directory / "pairs.json"  # exists only while what it describes is whole
+    path = directory / "pairs.json"  # exists only while the store is whole
     if path.exists():
         index = json.loads(path.read_text())
         if {name: index.get(name) for name in key} == key:

@@ -95,7 +95,7 @@ def pretrain(
     """Train, validate, and write `model.safetensors` into the run's folder.
 
     Args:
-        recipe: what to do, in one part or several.
+        recipe: the recipe, of one part or several.
         train, valid: folders of HR pictures. The best weights are chosen by PSNR on `valid`.
         run: the folder, and whether to resume; under `torchrun`, call this inside `processes.joined`.
         teacher: a larger model for the recipe's `teacher_weight`, of the same scale or a larger one: then its pictures
@@ -112,7 +112,7 @@ def pretrain(
     distilling = any(stage.teacher_weight for stage in recipe.stages)
     _check(recipe, run, teacher, start)
     if teacher is not None and not distilling:
-        logger.info("the recipe has no teacher_weight: %s is not asked", teacher.name)
+        logger.info("the recipe has no teacher_weight: %s is not used", teacher.name)
     validation = ValidationSet.read(valid, recipe.network.scale)
     with run.writing():
         run.begin()
@@ -147,9 +147,9 @@ def _check(recipe: PretrainRecipe, run: Run, teacher: Network | None, start: Spa
         raise RecipeError(f"{start.name} subtracts {start.mean}, not SPAN's mean; training cannot begin with it")
     loop.check_shares([stage.batch for stage in recipe.stages])
     run.refuse_earlier_run("folder")
-    if not run.has_begun and (run.folder / "model.safetensors").exists():  # not ours to replace, with --resume neither
+    if not run.has_begun and (run.folder / "model.safetensors").exists():  # another run's
         raise OutputError(
-            f"{run.folder}: holds a model.safetensors already, of no run that can go on; choose another folder"
+            f"{run.folder}: holds a model.safetensors already, and no run to go on with; choose another folder"
         )
 
 
@@ -244,7 +244,7 @@ def compiled(net: nn.Module, device: torch.device | str = "cpu") -> Callable[[Te
     kind = torch.device(device).type
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if kind == "cpu" and not shutil.which(compiler):
-        raise TrainingError(f"--compile needs a C++ compiler, and {compiler} is not here; go on without it")
+        raise TrainingError(f"--compile needs a C++ compiler, and {compiler} is not installed; leave it out")
     return torch.compile(net, mode="reduce-overhead" if kind == "cuda" else None, dynamic=False)
 
 
@@ -252,9 +252,9 @@ def loss_of(net: Callable[[Tensor], Tensor], batch: Batch, stage: Stage, device:
     """Return the loss of a batch, a scalar: the weighted distances to the originals and to the teacher's pictures.
 
     Args:
-        net: any form, on the device.
-        batch: patches.
-        stage: its loss, weights and precision count.
+        net: the network in any form, on the device.
+        batch: the patches.
+        stage: the stage, for its loss, weights and precision.
         device: the device to compute on.
     """
     with span_torch.autocast(stage.precision, torch.device(device)):

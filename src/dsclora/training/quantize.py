@@ -1,4 +1,4 @@
-"""Make a model hold in int8: ranges calibrated, then trained together with a low-rank update of the weights.
+"""Train a model for int8: ranges are calibrated, then trained together with a low-rank update of the weights.
 
 The result is an adapter with ranges: `dsclora export --precision int8` writes it for a runtime. The base in floating
 point is the teacher; nothing but the update and the ranges is trained.
@@ -33,13 +33,13 @@ CALIBRATED_ON = 48  # patches
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained adapter with ranges, and what int8 costs with and without it.
+    """A trained adapter with ranges, and the cost of int8 with and without it.
 
     Attributes:
-        adapter: with ranges.
+        adapter: the adapter, with ranges.
         base: PSNR on the validation pictures, classic-y, dB, in floating point.
-        calibrated: in int8 without training.
-        trained: in int8 with the adapter.
+        calibrated: the same in int8 without training.
+        trained: the same in int8 with the adapter.
     """
 
     adapter: adapters.Adapter
@@ -98,14 +98,15 @@ def quantize(recipe: AdaptRecipe, base: Network, train: Path, valid: Path, run: 
     """Calibrate, train, and return the adapter with ranges.
 
     Args:
-        recipe: `lora`, stages, seed, averaging and clipping count; `hr_weight` weighs the originals, `teacher_weight`
-            the base's own picture. It is trained in fp32, and nothing is held out: `valid` is there for that.
-        base: in floating point.
+        recipe: its `lora`, stages, seed, averaging and clipping are used; `hr_weight` weighs the originals,
+            `teacher_weight` the base's own picture. It is trained in fp32, and nothing is held out; `valid` takes that
+            place.
+        base: the network in floating point.
         train, valid: folders of HR pictures; the best weights are chosen by PSNR on `valid`.
         run: the folder, and whether to resume.
 
     Raises:
-        RecipeError: a conv that is not there, or degradations, affinity or a self-ensemble, which have no place here.
+        RecipeError: a conv that is not there, or degradations, affinity or a self-ensemble, which are not supported.
         TrainingError: as `loop.Training`.
         ImageError: a folder without usable pictures.
         OutputError: the folder holds another run, or cannot be written.
@@ -145,7 +146,7 @@ def _fp32(recipe: AdaptRecipe) -> AdaptRecipe:
     """Return the recipe in the precision that it is trained in, so that the header says it.
 
     Raises:
-        RecipeError: it asks for what has no place here.
+        RecipeError: it asks for degradations, affinity or a self-ensemble.
     """
     if recipe.degrade or recipe.teacher_ensemble or any(stage.affinity_weight for stage in recipe.stages):
         raise RecipeError("quantize copies the base: leave out degrade, affinity_weight and teacher_ensemble")

@@ -67,16 +67,16 @@ class Stage(_Strict):
         iterations: steps.
         batch: patches per step.
         patch: patch side in HR pixels, as papers count; a multiple of the scale.
-        learning_rate, final_learning_rate: of the optimiser.
-        warmup: iterations.
+        learning_rate, final_learning_rate: the optimiser's rates after the warm-up and at the end.
+        warmup: the iterations of the linear rise.
         loss: `losses.distance`, on RGB in 0..1. "psnr" is of the size of -3 (dB over -10),
             many times what the others are: it wants weights of about 0.01.
-        hr_weight: of the distance to the original (L_rec).
-        teacher_weight: of the distance to the teacher's picture (pixel distillation, L_TS); 0 without a teacher.
-        affinity_weight: of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
-        precision: of activations; weights and optimiser are float32 always. "auto" is bf16 where the processor or the
-            GPU computes in it: that takes half the time and costs nothing (1,200 more steps of span-x2 ended level in
-            both), and elsewhere it takes ten times as long (measured: experiments/README.md).
+        hr_weight: the weight of the distance to the original (L_rec).
+        teacher_weight: the weight of the distance to the teacher's picture (pixel distillation, L_TS); 0 without one.
+        affinity_weight: the weight of the spatial affinity to the teacher's features (L_AD); in `adapt` alone.
+        precision: the type of activations; weights and optimiser are float32 always. "auto" is bf16 where the processor
+            or the GPU computes in it: that takes half the time and costs nothing (1,200 more steps of span-x2 ended
+            level in both), and elsewhere it takes ten times as long (measured: experiments/README.md).
     """
 
     iterations: Count
@@ -136,7 +136,7 @@ class Recipe(_Strict):
 
     Attributes:
         stages: one after the other.
-        seed: of initialisation and patches.
+        seed: the seed of initialisation and patches.
         sizes: every picture is taken once at each of these factors of its own size, 1.0 as it is: sharper and softer
             ones teach a network more than one camera's.
         optimiser: "adam", or "soap", which takes three times the learning rate and from scratch gets much further in as
@@ -170,11 +170,11 @@ class Recipe(_Strict):
 
 
 class PretrainRecipe(Recipe):
-    """How to make a base model.
+    """A recipe for a base model.
 
     Attributes:
         stages: one after the other; some may begin a part of the run (`PretrainStage`).
-        network: what to train.
+        network: the network to train.
         validate_every, checkpoint_every: iterations.
     """
 
@@ -211,7 +211,7 @@ class PretrainRecipe(Recipe):
 
 
 class Lora(_Strict):
-    """Which convs are adapted, and how: `convlora.Target`.
+    """A choice of convs to adapt, with the rank and the alpha of their updates: `convlora.Target`.
 
     Attributes:
         convs: name of a conv in the network, or pattern with `*` and `?`; the first entry that matches counts. In a
@@ -226,7 +226,7 @@ class Lora(_Strict):
 
 
 class Affinity(_Strict):
-    """How the spatial affinity is computed.
+    """The settings of the spatial affinity.
 
     Attributes:
         taps: names of the modules whose features are compared; every SConvLB by default.
@@ -239,19 +239,19 @@ class Affinity(_Strict):
 
 
 class AdaptRecipe(Recipe):
-    """How to make an adapter.
+    """A recipe for an adapter.
 
     Attributes:
         stages, lora: those of the bundled recipe (`zoo.adapt_recipe`) by default.
-        affinity: how the spatial affinity is computed, where a stage has a weight for it.
-        degrade: how LR is made from HR; plainly reduced by default.
-        copies: how often every picture is taken, each degraded anew.
+        affinity: the settings of the spatial affinity, where a stage has a weight for it.
+        degrade: the steps that make LR from HR; plain reduction by default.
+        copies: the number of times that every picture is taken, each degraded anew.
         holdout: share of the pictures that is not trained on.
         guard_share: share of every batch that is cut from the guard pictures, where there are any.
         teach_own: with guard pictures, distil on the pictures to adapt to as well. It pays where the teacher is better
             than the base on them; where it is not (documents, and a teacher of photographs), it holds adaptation back.
-        validations: how often in a run the held-out pictures are enlarged.
-        pixels: what patches, and blurs before the reduction, are counted in: "hr", pixels of the originals, or "lr",
+        validations: the number of times in a run that the held-out pictures are enlarged.
+        pixels: the unit of patches, and of blurs before the reduction: "hr", pixels of the originals, or "lr",
             pixels of what the network sees, so that one recipe fits bases of all scales (`at_scale`).
     """
 

@@ -25,12 +25,12 @@ def write(
     samples: Sequence[Sample],
     overwrite: bool = False,
 ) -> None:
-    """Write the page.
+    """Write the report page.
 
     Args:
-        path: target.
-        name: of the adapter.
-        result: what `gate.judge` put into the adapter's header.
+        path: the target.
+        name: the adapter's name.
+        result: the result of `gate.judge` in the adapter's header.
         training: the rest of that header.
         pictures: held-out pictures: name, PSNR before and after.
         samples: some of them; a detail of each is shown.

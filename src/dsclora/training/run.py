@@ -1,4 +1,4 @@
-"""One training run: its folder, what it refuses, its checkpoint and log, and what it leaves behind."""
+"""One training run: its folder, its checkpoint and its log."""
 
 import hashlib
 import json
@@ -29,10 +29,10 @@ class Progress:
     Attributes:
         step, steps: iterations done and in all.
         loss: mean since the last report.
-        learning_rate: of the last step.
+        learning_rate: the rate of the last step.
         seconds_per_step: since the last report.
         seconds_left: at the mean speed so far, validations and all.
-        score: of the averaged weights, where they were just validated.
+        score: the score of the averaged weights, where they were just validated.
         best: highest score so far.
     """
 
@@ -88,7 +88,7 @@ class Run:
             raise OutputError(f"{self.folder}: holds a run already; go on with --resume or choose another {remedy}")
 
     def begin(self) -> None:
-        """Remove what an earlier or interrupted run left, unless this one resumes it: it must not be taken for ours."""
+        """Remove the files of an earlier run, unless this one resumes it: they must not be mistaken for ours."""
         if not self.resume and processes.rank() == 0:
             stale = [self.checkpoint, self.plan, self.folder / "log.jsonl"]
             for path in (*stale, *self.folder.glob("events.out.tfevents.*")):
@@ -107,11 +107,11 @@ class Run:
             raise OutputError(f"{error.filename or self.folder}: cannot be written ({error.strerror})") from error
 
     def precision(self, here: str | None = None) -> str:
-        """Return what "auto" stands for in this run: what suits the processor it began on, if it is resumed elsewhere.
+        """Return the precision that "auto" means in this run; a resumed run keeps that of the processor it began on.
 
         Args:
-            here: what suits this processor, "bf16" or "fp32"; by default it is found out. On several processes the
-                first one's counts.
+            here: the precision that suits this processor, "bf16" or "fp32"; by default it is determined here. On
+                several processes the first one's counts.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -125,7 +125,7 @@ class Run:
             if self.resume and path.exists() and (first := path.read_text()) in ("bf16", "fp32"):
                 if first != here:
                     logger.info(
-                        "%s: goes on in %s, in which it began, though here %s is the faster", self.folder, first, here
+                        "%s: goes on in %s, in which it began, though %s is faster here", self.folder, first, here
                     )
                 return first
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class Run:
         """Return the checkpoint to go on from, on all processes; None where this part of the run begins anew.
 
         Args:
-            identity: of recipe, pictures and models.
+            identity: the hash of recipe, pictures and models.
             part: number of the part that is about to be trained; a checkpoint of an earlier one is passed over.
 
         Raises:
@@ -206,7 +206,7 @@ class Log:
     """The log of a run: `log.jsonl` and, where TensorBoard is installed, its file; the first process alone writes.
 
     Args:
-        run: whose log it is; it is appended to.
+        run: the run; its log is appended to.
     """
 
     def __init__(self, run: Run) -> None:
@@ -230,7 +230,7 @@ class Log:
         self._file.flush()
 
     def progress(self, progress: Progress) -> None:
-        """Append a report; what is not finite is written as null."""
+        """Append a report; values that are not finite are written as null."""
         if self._board is not None:
             for name in ("loss", "learning_rate", "score"):
                 if (number := getattr(progress, name)) is not None and math.isfinite(number):
@@ -239,7 +239,7 @@ class Log:
 
 
 def identity(*parts: object) -> str:
-    """Return a hash of what a run depends on: recipe, pictures, models; all of it JSON."""
+    """Return a hash of everything that a run depends on, as JSON: recipe, pictures, models."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Which pictures an adaptation trains on, validates on and is tested on; all are read before anything is trained."""
+"""Divide the pictures of an adaptation into training, validation and test; all are read before training."""
 
 import logging
 import math
@@ -31,17 +31,17 @@ class Selection:
     """The pictures of an adaptation.
 
     Attributes:
-        train: to train on.
-        validation: to choose the best weights by.
-        test: to judge them by at the end.
+        train: pictures to train on.
+        validation: pictures to choose the best weights by.
+        test: pictures to judge them by at the end.
         test_groups: for each picture of `test`, a number that is the same for crops of one picture.
-        guard: of other kinds, whose look is to be kept: trained on towards the teacher's picture of them.
-        other: of other kinds, to see what is forgotten; not trained on.
+        guard: pictures of other kinds, whose look is to be kept: the teacher's picture of them is the target.
+        other: pictures of other kinds that are not trained on, to see what is forgotten.
         other_groups: as `test_groups`.
         windows: side of the central crop (HR pixels) that is trained on, of the pictures and of the guard, as
             `read_pair`.
-        confidence: of the interval of the gain. Where the pictures to test on have chosen the weights too, 0.99: of
-            twenty attempts without any gain the best passes 0.95 in 4 to 24 of 100 cases (simulated).
+        confidence: the confidence of the gain's interval. Where the pictures to test on have chosen the weights too,
+            0.99: of twenty attempts without any gain the best passes 0.95 in 4 to 24 of 100 cases (simulated).
     """
 
     train: list[Pair]
@@ -64,7 +64,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _HeldOut:
     """Pictures held out: to validate on, to test on, and the groups of the latter."""
 
     validation: list[_Candidate]
@@ -98,7 +98,7 @@ def find_selection(
     Args:
         recipe: says which share is held out; in HR pixels (`AdaptRecipe.at_scale`).
         pictures: folder of HR pictures, or with `HR/` and `LRx{scale}/`.
-        scale: of the base.
+        scale: the base's factor.
         valid: folder of pictures to validate and test on, instead of a part of `pictures`; of more than
             `MOST_HELD_OUT` some drawn at random.
         guard: folder of pictures of other kinds; a part of them is not trained on, to see what is forgotten.
@@ -108,36 +108,39 @@ def find_selection(
         ImageError: too few pictures.
         RecipeError: the recipe degrades pictures, but their LR is given.
     """
-    found = _find(pictures, scale)
-    if recipe.degrade and found[0].lr is not None:
+    pairs = _find(pictures, scale)
+    if recipe.degrade and pairs[0].lr is not None:
         raise RecipeError(f"degrade: {pictures} has LR pictures of its own; leave out one or the other")
-    window = _training_window(len(found) * (recipe.copies if recipe.degrade else 1), recipe, scale)
-    candidates = _inspect(pictures, found, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
+    window = _training_window(len(pairs) * (recipe.copies if recipe.degrade else 1), recipe, scale)
+    candidates = _inspect(pictures, pairs, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
     if valid is None:
-        train, held = _hold_out(recipe, pictures, candidates)
+        train, held_out = _hold_out(recipe, pictures, candidates)
     else:
-        held = _draw(recipe, valid, scale)
-        train = _exclude(candidates, held.all, pictures, "shows what a picture to judge by shows")
-    if held.is_shared:
+        held_out = _draw(recipe, valid, scale)
+        train = _exclude(candidates, held_out.all, pictures, "shows the same as a picture to judge by")
+    if held_out.is_shared:
         logger.info(
             "the same %d pictures choose the weights and judge them, so the gain must be certain to 99 %%, not 95 %%",
-            len(held.test),
+            len(held_out.test),
         )
     logger.info(
-        "%d pictures to train on, %d to choose by, %d to judge by", len(train), len(held.validation), len(held.test)
+        "%d pictures to train on, %d to choose by, %d to judge by",
+        len(train),
+        len(held_out.validation),
+        len(held_out.test),
     )
-    guards, others, guard_window = _find_guard(recipe, guard, scale, [*candidates, *held.all])
+    guards, others, guard_window = _find_guard(recipe, guard, scale, [*candidates, *held_out.all])
     other_pairs = [] if other is None else find_pairs(other, scale)
     return Selection(
         _pairs(train),
-        _pairs(held.validation),
-        _pairs(held.test),
-        held.groups,
+        _pairs(held_out.validation),
+        _pairs(held_out.test),
+        held_out.groups,
         _pairs(guards),
         other_pairs if guard is None else _pairs(others.test),
         list(range(len(other_pairs))) if guard is None else others.groups,
         (window, guard_window),
-        0.99 if held.is_shared else 0.95,
+        0.99 if held_out.is_shared else 0.95,
     )
 
 
@@ -150,50 +153,50 @@ def _reach(recipe: AdaptRecipe) -> float:
     return 1 / min(1, *recipe.sizes)
 
 
-def _hold_out(recipe: AdaptRecipe, folder: Path, candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], _Held]:
+def _hold_out(recipe: AdaptRecipe, folder: Path, candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], _HeldOut]:
     """Divide pictures into those to train on and those held out."""
     (train, validation, test), numbers = _divide(recipe, folder, candidates)
-    chosen = [candidates[n] for n in validation]
-    judged = chosen if test is validation else [candidates[n] for n in test]
-    return [candidates[n] for n in train], _Held(chosen, judged, [numbers[n] for n in test])
+    validation_pictures = [candidates[n] for n in validation]
+    test_pictures = validation_pictures if test is validation else [candidates[n] for n in test]
+    return [candidates[n] for n in train], _HeldOut(validation_pictures, test_pictures, [numbers[n] for n in test])
 
 
-def _draw(recipe: AdaptRecipe, folder: Path, scale: int) -> _Held:
+def _draw(recipe: AdaptRecipe, folder: Path, scale: int) -> _HeldOut:
     """Draw the pictures to validate and test on from a folder.
 
     Raises:
         ImageError: it holds too few.
     """
-    found = _find(folder, scale)
-    order = np.random.default_rng(recipe.seed).permutation(len(found))
-    drawn = _inspect(folder, [found[n] for n in order], scale, WINDOW, MOST_HELD_OUT)
-    if len(found) > MOST_HELD_OUT:
-        logger.info("%s: %d of %d pictures are judged by", folder, len(drawn), len(found))
+    pairs = _find(folder, scale)
+    order = np.random.default_rng(recipe.seed).permutation(len(pairs))
+    drawn = _inspect(folder, [pairs[n] for n in order], scale, WINDOW, MOST_HELD_OUT)
+    if len(pairs) > MOST_HELD_OUT:
+        logger.info("%s: %d of %d pictures are used to judge", folder, len(drawn), len(pairs))
     test = sorted(drawn, key=lambda candidate: str(candidate.pair.hr))
     groups = grouping.numbered(_group(folder, test, grouping.LEAST_HELD_OUT), len(test))
     if len(set(groups)) < grouping.LEAST_HELD_OUT:
         raise ImageError(
-            f"{folder}: {len(set(groups))} different pictures, too few to be certain of a gain; "
-            f"it takes {grouping.LEAST_HELD_OUT}"
+            f"{folder}: {len(set(groups))} different pictures are too few to be certain of a gain; "
+            f"add some, it takes {grouping.LEAST_HELD_OUT}"
         )
-    return _Held(test, test, groups)
+    return _HeldOut(test, test, groups)
 
 
 def _find_guard(
-    recipe: AdaptRecipe, folder: Path | None, scale: int, seen: Sequence[_Candidate]
-) -> tuple[list[_Candidate], _Held, int | None]:
+    recipe: AdaptRecipe, folder: Path | None, scale: int, known: Sequence[_Candidate]
+) -> tuple[list[_Candidate], _HeldOut, int | None]:
     """Divide the guard's pictures into those to train on and those that show what is forgotten; and their window."""
     if folder is None:
-        return [], _Held([], [], []), None
-    found = _find(folder, scale)
-    window = _training_window(len(found), recipe, scale)
-    candidates = _inspect(folder, found, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
-    candidates = _exclude(candidates, seen, folder, "shows what a picture to adapt to shows")
+        return [], _HeldOut([], [], []), None
+    pairs = _find(folder, scale)
+    window = _training_window(len(pairs), recipe, scale)
+    candidates = _inspect(folder, pairs, scale, max(WINDOW, math.ceil(_reach(recipe) * window)))
+    candidates = _exclude(candidates, known, folder, "shows the same as a picture to adapt to")
     (trained, first, second), numbers = _divide(recipe, folder, candidates)
-    held = sorted({*first, *second})
-    others = [candidates[n] for n in held]
-    logger.info("%d guard pictures to train on, %d to see what is forgotten", len(trained), len(held))
-    return [candidates[n] for n in trained], _Held(others, others, [numbers[n] for n in held]), window
+    unused = sorted({*first, *second})
+    others = [candidates[n] for n in unused]
+    logger.info("%d guard pictures to train on, %d to see what is forgotten", len(trained), len(unused))
+    return [candidates[n] for n in trained], _HeldOut(others, others, [numbers[n] for n in unused]), window
 
 
 def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
@@ -207,29 +210,29 @@ def _training_window(pictures: int, recipe: AdaptRecipe, scale: int) -> int:
 
 
 def _find(folder: Path, scale: int) -> list[Pair]:
-    found = find_pairs(folder, scale)
+    pairs = find_pairs(folder, scale)
     others = sorted(path.name for path in folder.glob("LRx*") if path.is_dir())
-    if found[0].lr is None and others:
+    if pairs[0].lr is None and others:
         logger.info("%s: has %s but no LRx%d; LR is made from HR", folder, ", ".join(others), scale)
-    return found
+    return pairs
 
 
-def _inspect(folder: Path, found: Sequence[Pair], scale: int, window: int, most: int | None = None) -> list[_Candidate]:
+def _inspect(folder: Path, pairs: Sequence[Pair], scale: int, window: int, most: int | None = None) -> list[_Candidate]:
     """Read pictures, at most so many that can be used, and hash what they show.
 
     Raises:
         ImageError: none can be used.
     """
     border = metrics.protocol("classic-y", scale).border
-    logger.info("%s: looking at %d pictures", folder, len(found))
+    logger.info("%s: looking at %d pictures", folder, len(pairs))
     candidates: list[_Candidate] = []
-    for number, pair in enumerate(found):
+    for number, pair in enumerate(pairs):
         if len(candidates) == most:
             break
         if number and number % 1000 == 0:
-            logger.info("%s: looked at %d of %d", folder, number, len(found))
+            logger.info("%s: looked at %d of %d", folder, number, len(pairs))
         try:
-            # what LR holds does not matter here, only whether it can be read
+            # LR need only be readable here; its pixels do not matter
             _, hr = read_pair(pair, scale, lambda picture: picture[::scale, ::scale], window)
         except ImageError as error:
             logger.warning("left out: %s", error)
@@ -256,8 +259,8 @@ def _divide(
     large = [g for g in groups if g[0] in trained and len(g) > min(MOST_HELD_OUT, recipe.holdout * len(candidates))]
     if large:
         logger.warning(
-            "%s: %d pictures are of %d series too large to be held out, so that they are trained on and not judged by; "
-            "name some of their kind with --valid",
+            "%s: %d pictures are of %d series too large to hold out; they are used for training only; "
+            "name some of their kind with --valid to judge by them too",
             folder,
             sum(map(len, large)),
             len(large),
@@ -268,7 +271,7 @@ def _divide(
 def _group(folder: Path, candidates: Sequence[_Candidate], least: int) -> list[list[int]]:
     """Put crops of one picture together.
 
-    Names are believed, unless they make fewer than `least` groups or one of more than half.
+    Names are trusted, unless they make fewer than `least` groups or one of more than half.
     """
     names, sketches = [one.pair.name for one in candidates], [one.sketch for one in candidates]
     named, groups = grouping.group(names, sketches), grouping.group(names, sketches, by_name="crops")
@@ -277,7 +280,7 @@ def _group(folder: Path, candidates: Sequence[_Candidate], least: int) -> list[l
     if grouping.are_alike(named, least):
         logger.info(
             "%s: names are too much alike to tell crops of one picture by them; only contents are compared "
-            "(if they are crops, call them NAME_s001, NAME_s002, or the gain is flattered)",
+            "(if they are crops, call them NAME_s001, NAME_s002, or the gain is too high)",
             folder,
         )
         return groups

@@ -19,8 +19,8 @@ class Soap(torch.optim.Optimizer):
     bases take one step of orthogonal iteration. The first moment is kept in the weight's own basis.
 
     Args:
-        params: to optimise; float32.
-        lr: learning rate; up to three times Adam's.
+        params: the parameters to optimise; float32.
+        lr: the learning rate; up to three times Adam's.
         betas: decay of the first moment, and of the second moment and the factors.
         eps: added to the root of the second moment.
         refresh: steps from one basis to the next.

@@ -26,8 +26,8 @@ class Stores:
     """Pictures to train on, decoded.
 
     Attributes:
-        pictures: those to adapt to.
-        guard: those of other kinds, or None.
+        pictures: the pictures to adapt to.
+        guard: pictures of other kinds, or None.
     """
 
     pictures: PairStore
@@ -53,7 +53,7 @@ def reduction(recipe: AdaptRecipe, scale: int, part: int) -> Reduce | None:
     """Return the function that degrades a picture, by its number; None where the recipe degrades nothing.
 
     Args:
-        recipe: its degradations and seed count.
+        recipe: the recipe, for its degradations and seed.
         scale: HR side over LR side.
         part: 0 for pictures to train on, 1 for those held out: none of one has the noise of one of the other.
     """

@@ -20,14 +20,14 @@ class Task:
     """An adaptation whose recipe, networks and modules fit each other.
 
     Attributes:
-        recipe: as far as it applies, in HR pixels.
-        base: stays as it is.
+        recipe: the recipe as far as it applies, in HR pixels.
+        base: the base, which is not changed.
         student: the base with ConvLoRA.
         taps: modules whose features are compared.
-        teacher: None where nobody teaches.
-        teacher_net: its module.
+        teacher: the teacher, or None.
+        teacher_net: the teacher's module, or None.
         start: the adapter that the student begins with, if any.
-        unused: name of the teacher that the recipe has no use for.
+        unused: the name of the teacher that the recipe has no use for.
     """
 
     recipe: AdaptRecipe
@@ -52,10 +52,10 @@ def prepare(
     guarded: bool = False,
     start: adapters.Adapter | None = None,
 ) -> Task:
-    """Check everything against everything, before any picture is looked at.
+    """Check recipe and networks against each other, before any picture is read.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe of the adaptation.
         base: the network to adapt.
         teacher: of any architecture and width, of the base's scale or a larger one: then its pictures are reduced.
             Without one there is no distillation; with guard pictures, the base is the teacher.
@@ -84,7 +84,7 @@ def prepare(
 
 
 def applicable_recipe(recipe: AdaptRecipe, base: Network, teacher: Network | None, guarded: bool) -> AdaptRecipe:
-    """Check a recipe against what there is; without a teacher its distillation terms are left out.
+    """Return the recipe for a base and a teacher, checked; without a teacher its distillation terms are left out.
 
     Raises:
         RecipeError, TrainingError: as `prepare`.
@@ -112,7 +112,7 @@ def attach(net: nn.Module, recipe: AdaptRecipe) -> nn.Module:
 
 
 def _fast(net: nn.Module) -> nn.Module:
-    """Lay a network's weights out as its convs are fastest with."""
+    """Put a network's weights into the layout that its convs are fastest with."""
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 

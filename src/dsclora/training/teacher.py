@@ -1,4 +1,4 @@
-"""The teacher's pictures: which are needed, whether they are made once and cached, and how."""
+"""The teacher's pictures: the choice of those to make, and the cache for those that are made once."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ def enlarge_to_scale(engine: Engine, scale: int, lr: Uint8, *, ensemble: bool = 
     """Let a teacher enlarge a picture, and reduce the result where its scale is larger than the one asked for.
 
     Args:
-        engine: of that scale or a larger one.
-        scale: the factor asked for.
+        engine: the teacher's engine, of that scale or a larger one.
+        scale: the factor of the picture to return.
         lr: (h, w, 3).
         ensemble: take the mean of eight orientations, `self_ensemble`.
 
@@ -61,9 +61,9 @@ def cache_outputs(
     """Let a teacher enlarge the pictures of a store, once.
 
     Args:
-        store: as `PairStore.add_teacher`.
-        teacher: of the store's scale or a larger one.
-        engine: runs it.
+        store: the store that keeps the pictures.
+        teacher: the teacher, of the store's scale or a larger one.
+        engine: the engine that runs it.
         ensemble: as `enlarge_to_scale`.
         undegraded: as `PairStore.add_teacher`.
     """
@@ -100,8 +100,8 @@ class Lessons:
     """The pictures that a teacher makes for an adaptation.
 
     Args:
-        recipe: as it applies.
-        teacher: of the stores' scale or a larger one.
+        recipe: the recipe that applies.
+        teacher: the teacher, of the stores' scale or a larger one.
         store: pictures to adapt to.
         guard: pictures of other kinds, or None.
         device: the device that the teacher runs on.
@@ -113,7 +113,7 @@ class Lessons:
         self._recipe, self._teacher, self._store = recipe, teacher, store
         self._stores = taught_stores(store, guard, recipe.teach_own)
         self._engine = open_teacher(teacher, device)
-        # the teacher of degraded pictures is shown them as they were
+        # where pictures are degraded, the teacher enlarges them undegraded
         self._undegraded = bool(recipe.degrade) and store in self._stores
 
     def cache(self) -> None:
@@ -134,8 +134,8 @@ class Lessons:
         time if it takes no more than a third of it; without one, if the patches are more work.
 
         Args:
-            seconds: what is left of the budget; None for no budget.
-            factor: by which the recipe's stages are longer.
+            seconds: the seconds left of the budget; None for no budget.
+            factor: the factor by which the recipe's stages are longer.
 
         Raises:
             RecipeError: it must, and that takes more than half of the budget.
@@ -144,7 +144,7 @@ class Lessons:
         required = self._undegraded or recipe.teacher_ensemble
         if not required and any(stage.affinity_weight for stage in recipe.stages):
             return False  # its features are needed at every step
-        pixels = sum(store.pixels / store.copies for store in self._stores)  # of copies one
+        pixels = sum(store.pixels / store.copies for store in self._stores)  # copies count once
         if seconds is None:
             areas = [stage.iterations * stage.batch * (stage.patch // scale) ** 2 for stage in recipe.stages]
             return required or pixels <= factor * sum(areas)

@@ -1,4 +1,4 @@
-"""The pictures that choose the best weights, and what scores a network on them."""
+"""The pictures that choose the best weights, and the score of a network on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
