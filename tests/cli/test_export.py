@@ -17,7 +17,7 @@ def test_export(model_file: Path, tmp_path: Path) -> None:
     assert [row["target"] for row in facts["exported"]] == ["onnx"]
     assert "exists already" in facts["failed"][0]
     (out / "random.onnx").unlink()
-    assert "no name for a file" in dsclora_(*arguments, "--to", "onnx", "--name", ".", code=2).stderr
+    assert "cannot be the name of a file" in dsclora_(*arguments, "--to", "onnx", "--name", ".", code=2).stderr
     assert "is for --to ncnn" in dsclora_(*arguments, "--to", "onnx", "--layout", "upscayl", code=2).stderr
     assert "has no fp16" in dsclora_(*arguments, "--to", "onnx", "--to", "pt2", "--precision", "fp16", code=2).stderr
     assert "takes WIDTHxHEIGHT" in dsclora_(*arguments, "--to", "onnx", "--size", "0x0", code=2).stderr

@@ -28,4 +28,4 @@ def test_quantize(model_file: Path, tmp_path: Path) -> None:
     text = dsclora_("export", "-m", model_file, "-a", target, "--to", "onnx", "--precision", "int8", "-o", out).stdout
     assert "_int8.onnx" in text
     twice = ("export", "-m", model_file, "-a", target, "-a", target, "--to", "onnx", "--precision", "int8", "-o", out)
-    assert "which are meant" in dsclora_(*twice, code=2).stderr
+    assert "name only one of them" in dsclora_(*twice, code=2).stderr
