@@ -143,6 +143,7 @@ def test_another_kind_is_told_with_what_is_taken(model: dsclora.Model, picture: 
         model(picture)
 
 
+@pytest.mark.slow
 def test_a_model_travels_to_another_process(model: dsclora.Model) -> None:
     pixels = photo(20, 16)
     expected = model(pixels)
@@ -250,6 +251,7 @@ def test_save_and_load(model: dsclora.Model, tmp_path: Path) -> None:
         model.save(tmp_path / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_a_users_program(tmp_path: Path) -> None:
     save(tmp_path / "photo.png", photo(30, 40))
     assert enlarge(str(tmp_path / "photo.png"), tmp_path / "large").shape == (60, 80)

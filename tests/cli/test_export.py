@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from helpers import dsclora_, parsed
 
 
+@pytest.mark.slow
 def test_export(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("export", "--model", model_file, "-o", out)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from helpers import dsclora_, parsed
 
 
+@pytest.mark.slow
 def test_profile(model_file: Path, tmp_path: Path) -> None:
     facts = parsed(dsclora_("profile", "--model", model_file, "--size", "24x16", "--runs", 2, "--json"))
     assert facts["latency_ms"] > 0

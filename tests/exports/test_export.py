@@ -113,6 +113,7 @@ def test_the_training_form_collapses_to_what_it_was(scale: int, tmp_path: Path) 
     assert all(np.array_equal(back.weights[key], model.weights[key]) for key in model.weights)
 
 
+@pytest.mark.slow
 def test_another_picture_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model, build = zoo.load("span-x4"), span_graph.build
 
@@ -131,9 +132,12 @@ OTHER_CASES: list[tuple[base.Target, dict[str, Any]]] = [
     ("onnx", {}),
     ("onnx", {"size": (24, 40)}),
     ("openvino", {}),
+]
+OTHER_SLOW_CASES: list[tuple[base.Target, dict[str, Any]]] = [
     ("openvino", {"precision": "fp16"}),
     ("torchscript", {}),
     ("pt2", {"size": (24, 40)}),
+    ("pt2", {}),
 ]
 OTHER_NETWORKS = [
     tiny_network(3),
@@ -144,7 +148,9 @@ OTHER_NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("target", "options"), [*OTHER_CASES, pytest.param("pt2", {}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("target", "options"), [*OTHER_CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHER_SLOW_CASES)]
+)
 @pytest.mark.parametrize("network", OTHER_NETWORKS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and of what the runtimes import
 def test_other_networks(network: TinyNetwork, target: base.Target, options: dict[str, Any], tmp_path: Path) -> None:

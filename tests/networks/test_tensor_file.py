@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -22,6 +23,7 @@ adapter.write(sys.argv[2] + ".adapter", adapter.create(network, {"conv_cat": upd
 """
 
 
+@pytest.mark.slow
 def test_the_same_content_makes_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     source = tmp_path / "random.safetensors"
     span.write(source, random_model())

@@ -75,6 +75,7 @@ def test_it_learns_and_only_on_pictures_to_train_on(pictures: Path, tmp_path: Pa
     assert {"recipe", "teacher", "base"} <= training.keys()
 
 
+@pytest.mark.slow
 def test_pictures_at_several_sizes(pictures: Path, tmp_path: Path) -> None:
     for n in range(6):
         save(tmp_path / "others" / f"o{n}.png", photo(64, 70, seed=20 + n))

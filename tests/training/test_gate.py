@@ -68,6 +68,7 @@ def test_crops_of_one_picture_are_no_evidence_for_each_other() -> None:
     assert uneven.describe()["after"] == uneven.gain == alone.gain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("confidence", "most"), [(0.95, 0.03), (0.99, 0.007)])
 @pytest.mark.parametrize("crops", [[33] + [1] * 7, [20, 10, 4] + [1] * 6, [10, 1, 1, 1]])
 def test_a_picture_of_many_crops_decides_no_more_than_another(crops: list[int], confidence: float, most: float) -> None:
