@@ -9,9 +9,9 @@ from helpers import ROOT
 
 FILES = sorted(path for path in (ROOT / "src").rglob("*.py"))
 FRAGMENTS = {
-    "of", "as", "what", "whether", "whatever", "how", "where", "which", "for", "from", "by", "in", "to",
-    "so", "if", "when", "that", "not", "with", "on", "at", "like",
-}  # fmt: skip
+    *("of", "as", "what", "whether", "whatever", "how", "where", "which", "for", "from", "by", "in", "to"),
+    *("so", "if", "when", "that", "not", "with", "on", "at", "like"),
+}
 """A first line that begins with one of these is no sentence. ("Of the format." says nothing.)"""
 PARTICIPLES = {"made", "held", "told", "given", "wanted", "own", "found", "taken", "asked", "chosen", "shown", "seen"}
 """A value is named after what it is, not after what was done to it."""

@@ -123,12 +123,8 @@ def find_selection(
             "the same %d pictures choose the weights and judge them, so the gain must be certain to 99 %%, not 95 %%",
             len(held_out.test),
         )
-    logger.info(
-        "%d pictures to train on, %d to choose by, %d to judge by",
-        len(train),
-        len(held_out.validation),
-        len(held_out.test),
-    )
+    sizes = [len(part) for part in (train, held_out.validation, held_out.test)]
+    logger.info("%d pictures to train on, %d to choose by, %d to judge by", *sizes)
     guards, others, guard_window = _find_guard(recipe, guard, scale, [*candidates, *held_out.all])
     other_pairs = [] if other is None else find_pairs(other, scale)
     return Selection(
