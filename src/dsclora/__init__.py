@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsclora.api import (
-        Model,
         Scores,
         adapt,
         attach,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     )
     from dsclora.exports.base import Report
     from dsclora.inference.jobs import Options, Result
+    from dsclora.inference.model import Model
     from dsclora.networks import Network
     from dsclora.networks.adaptation import Adaptation
     from dsclora.networks.adapter import Adapter
@@ -77,6 +77,7 @@ _HOMES = {
     "Adaptation": "networks.adaptation",
     "Adapter": "networks.adapter",
     "Engine": "engines",
+    "Model": "inference.model",
     "Network": "networks",
     "Options": "inference.jobs",
     "Report": "exports.base",

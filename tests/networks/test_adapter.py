@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from dsclora.engines import Setting
 from dsclora.engines.choice import open_engine
 from dsclora.errors import ModelError, OutputError, UsageError
-from dsclora.networks import adapter, open_file, span
+from dsclora.networks import adapter, extraction, open_file, span
 from dsclora.networks.adapter import Adapter, Update
 from dsclora.networks.span import SpanNetwork
 from helpers import photo, random_model, save
@@ -83,7 +83,7 @@ def test_extraction_finds_what_was_merged(rank: int, seed: int) -> None:
     base = random_model(2, 6)
     original = make(base, seed, rank)
     tuned = adapter.merge(base, [(original, 1.0)])
-    copy, remainder = adapter.extract(base, tuned, rank)
+    copy, remainder = extraction.extract(base, tuned, rank)
     assert copy.updates.keys() == original.updates.keys()
     assert remainder.total < 1e-5
     again = adapter.merge(base, [(copy, 1.0)])
@@ -95,7 +95,7 @@ def test_extraction_tells_the_error_it_makes(model: SpanNetwork) -> None:
     tuned = replace(random_model(2, 6, seed=5), name="tuned")
     lost = []
     for rank in (1, 2, 4, 6):
-        low_rank, remainder = adapter.extract(model, tuned, rank)
+        low_rank, remainder = extraction.extract(model, tuned, rank)
         merged = adapter.merge(model, [(low_rank, 1.0)])
         change = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in model.weights.items())
         left = sum(float(((tuned.weights[k] - v).astype(np.float64) ** 2).sum()) for k, v in merged.weights.items())
@@ -108,11 +108,11 @@ def test_extraction_tells_the_error_it_makes(model: SpanNetwork) -> None:
 
 def test_what_cannot_be_extracted(model: SpanNetwork) -> None:
     with pytest.raises(ModelError, match="nothing to extract"):
-        adapter.extract(model, model, 2)
+        extraction.extract(model, model, 2)
     with pytest.raises(ModelError, match="two models of one kind"):
-        adapter.extract(model, random_model(3), 2)
+        extraction.extract(model, random_model(3), 2)
     with pytest.raises(UsageError, match="at least 1"):
-        adapter.extract(model, random_model(seed=1), 0)
+        extraction.extract(model, random_model(seed=1), 0)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_mistakes_are_one_line(
 def test_adapters_need_no_torch(model: SpanNetwork, model_file: Path, tmp_path: Path) -> None:
     adapter.write(tmp_path / "a.safetensors", make(model))
     script = (
-        "import sys; from dsclora.networks import adapter, span; "
+        "import sys; from dsclora.networks import adapter, extraction, span; "
         "m = adapter.merge(span.read(sys.argv[1]), [(adapter.read(sys.argv[2]), 1.0)]); "
-        "adapter.extract(span.read(sys.argv[1]), m, 1); assert 'torch' not in sys.modules"
+        "extraction.extract(span.read(sys.argv[1]), m, 1); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, str(model_file), str(tmp_path / "a.safetensors")], check=True)
 
@@ -256,11 +256,11 @@ def test_an_adapter_of_another_network(global_mean: bool, tmp_path: Path) -> Non
     assert np.array_equal(merged.weights["head.weight"], base.weights["head.weight"])
     with pytest.raises(ModelError, match=r"x3 base of the kind 'tiny'.* is x2, 6 channels"):
         adapter.merge(random_model(), [(again, 1.0)])
-    back, remainder = adapter.extract(base, merged, 2)
+    back, remainder = extraction.extract(base, merged, 2)
     assert remainder.total < 1e-3
     assert np.allclose(back.updates["tail"].delta(change.shape), change, atol=1e-6)
     with pytest.raises(ModelError, match="two models of one kind"):
-        adapter.extract(base, tiny_network(3, global_mean=not global_mean), 2)
+        extraction.extract(base, tiny_network(3, global_mean=not global_mean), 2)
 
 
 def test_an_adapter_of_an_onnx_file(model: SpanNetwork, tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def extract(
     Example: dsclora extract span-x4 fine-tuned.safetensors --rank 8 -o tuned.safetensors
     """
     from dsclora import zoo
-    from dsclora.networks import adapter
+    from dsclora.networks import adapter, extraction
 
-    extracted, remainder = adapter.extract(zoo.load(base), zoo.load(tuned), rank)
+    extracted, remainder = extraction.extract(zoo.load(base), zoo.load(tuned), rank)
     adapter.write(output, extracted, overwrite)
     if wants_json():
         print_json({"output": output, "lost": remainder.total, "convs": remainder.convs, **adapter.describe(extracted)})
