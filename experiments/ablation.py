@@ -136,7 +136,7 @@ def train(
     taps = [f"block_{number}" for number in range(1, 7)]
     objective = Objective(recipe, *stores, teaching if row.ad else None, taps)
     folder = given.out / f"{name}.run"
-    fitted, best = loop.train(
+    fitted, best = loop.Training(
         net,
         recipe.stages,
         objective,
@@ -144,7 +144,7 @@ def train(
         Run(folder, resume=True),
         loop.Settings(ema=0.995, clip=1.0, validate_every=250, checkpoint_every=250, validate_first=True),
         json.dumps([name, {k: str(v) for k, v in vars(given).items() if k not in ("rows", "out")}]),
-    )
+    ).train()
     merged = convlora.detach(fitted, merged=True)
     assert isinstance(merged, span_torch.Span)
     return merged, best, sum(p.numel() for p in net.parameters() if p.requires_grad)

@@ -112,7 +112,8 @@ def fit(
         checkpoint_every=checkpoint_every,
         report_every=report_every,
     )
-    return loop.train(net, [stage], loss, score, Run(folder, resume=resume, report=report), settings, "")
+    run = Run(folder, resume=resume, report=report)
+    return loop.Training(net, [stage], loss, score, run, settings, "").train()
 
 
 def updates_of(adapter: Adapter) -> dict[str, tuple[bytes, bytes]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from dsclora import zoo
 from dsclora.engines import Precision, Setting
 from dsclora.engines.choice import open_engines
-from dsclora.errors import ImageError, UsageError, needs_extra
 from dsclora.exports.base import Precision as ExportPrecision
 from dsclora.exports.base import Report, Target
 from dsclora.inference import jobs
@@ -24,7 +23,7 @@ from dsclora.networks import Network
 from dsclora.networks.adapter import Adapter
 from dsclora.pictures import arrays, metrics
 from dsclora.pictures.pairs import find_pairs
-from dsclora.pictures.write import SAVERS
+from dsclora.pictures.write import suffix_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,10 +116,8 @@ def upscale(
     options = options or Options()
     opened = model if isinstance(model, Model) else load(model)
     names = [os.fspath(inputs)] if isinstance(inputs, str | os.PathLike) else [os.fspath(one) for one in inputs]
-    suffix = None if format is None else "." + format.lower().lstrip(".")
+    suffix = None if format is None else suffix_of(format)
     target = None if output is None else Path(output)
-    if suffix is not None and suffix not in SAVERS:
-        raise UsageError(f"{format!r} cannot be written; choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
     planned, refused = jobs.plan_jobs(names, target, options, opened.scale, suffix)
     return _results(opened, planned, refused, options)
 
@@ -170,8 +167,8 @@ def adapt(
     Raises:
         UsageError, RecipeError, ImageError, ModelError, OutputError, TrainingError: as the command says.
     """
-    with needs_extra("train", "training"):
-        from dsclora.training.adapt import adapt_files
+    from dsclora.training.adapt import adapt_files
+
     return adapt_files(
         pictures,
         base=_named(base),
@@ -206,8 +203,7 @@ def attach(
         ValueError: a pattern matches no conv, or the network has updates already.
         MissingExtraError: PyTorch is not installed.
     """
-    with needs_extra("train", "attach"):
-        from dsclora.training import convlora
+    from dsclora.training import convlora
 
     if isinstance(net, Model):
         raise TypeError("attach takes a PyTorch module: model.network.to_torch() gives one")
@@ -231,8 +227,6 @@ def evaluate(
     opened = model if isinstance(model, Model) else load(model)
     rules = metrics.protocol(protocol, opened.scale)
     pairs = find_pairs(Path(folder), opened.scale)
-    if not pairs:
-        raise ImageError(f"{folder}: no pictures to measure on")
 
     def run(lr: arrays.Uint8) -> arrays.Uint8:
         with opened.lock:

@@ -43,8 +43,5 @@ def load_network(
     """
     from dsclora import zoo
 
-    texts = list(adapters or [])
-    if model is not None and zoo.is_adapter_name(model):
-        texts, model = [model, *texts], None
-    added = [zoo.parse_adapter(text) for text in texts]
-    return zoo.load_adapted(model, added, factor), [adapter for adapter, _ in added]
+    name, added = zoo.split_adapter(model, [zoo.parse_adapter(text) for text in adapters or []])
+    return zoo.load_adapted(name, added, factor), [adapter for adapter, _ in added]

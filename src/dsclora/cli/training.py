@@ -2,8 +2,6 @@
 
 import typer
 
-from dsclora.errors import needs_extra
-
 
 def start_training(ctx: typer.Context, device: str, threads: int | None) -> bool:
     """Set PyTorch's threads, join the processes of `torchrun`, and return whether another process speaks.
@@ -16,11 +14,11 @@ def start_training(ctx: typer.Context, device: str, threads: int | None) -> bool
     Raises:
         MissingExtraError: a package of the extra `train` is not installed.
     """
-    with needs_extra("train", "training"):
+    from dsclora.training import processes
+
+    if threads is not None:
         import torch
 
-        from dsclora.training import processes, recipes  # noqa: F401 (needs pydantic)
-    if threads is not None:
         torch.set_num_threads(threads)
     ctx.with_resource(processes.joined(device))
     return processes.rank() > 0

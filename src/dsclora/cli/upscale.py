@@ -85,6 +85,7 @@ def upscale(
     from dsclora.engines import Setting
     from dsclora.engines.choice import open_engines
     from dsclora.inference import jobs
+    from dsclora.pictures.write import suffix_of
 
     named = [*(inputs or []), *(more or [])]
     if not named:
@@ -102,7 +103,7 @@ def upscale(
         if_exists=if_exists,
         max_pixels=int(max_megapixels * 1e6),
     )
-    suffix = _suffix(format)
+    suffix = None if format is None else suffix_of(format)
     network, added = load_network(model, adapter, scale)
     for each in added:
         if each.ranges:
@@ -125,15 +126,6 @@ def upscale(
     elif len(results) > 1:
         say(", ".join(f"{n} {status}" for status, n in count.items() if n))
     raise typer.Exit(130 if interrupted else 1 if count["failed"] else 0)
-
-
-def _suffix(format: str | None) -> str | None:
-    from dsclora.pictures.write import SAVERS
-
-    suffix = None if format is None else "." + format.lower().lstrip(".")
-    if suffix is not None and suffix not in SAVERS:
-        raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
-    return suffix
 
 
 def _run(engines: "Sequence[Engine]", planned: "list[Job]", options: "Options", results: "list[Result]") -> bool:

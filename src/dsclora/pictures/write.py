@@ -9,7 +9,7 @@ from pathlib import Path
 import pyvips
 
 from dsclora import files
-from dsclora.errors import OutputError
+from dsclora.errors import OutputError, UsageError
 from dsclora.pictures.arrays import Pixels
 from dsclora.pictures.png_stream import PngStream
 from dsclora.pictures.read import Picture
@@ -51,6 +51,18 @@ SAVERS = {
     ".tiff": _TIFF,
 }
 """Formats that can be written, by suffix."""
+
+
+def suffix_of(format: str) -> str:
+    """Return the suffix of a format that can be written, by its name: "png", "JPG" or ".webp".
+
+    Raises:
+        UsageError: another format.
+    """
+    suffix = "." + format.lower().lstrip(".")
+    if suffix not in SAVERS:
+        raise UsageError(f"--format {format}: choose one of {', '.join(s.lstrip('.') for s in SAVERS)}")
+    return suffix
 
 
 @dataclass(frozen=True)

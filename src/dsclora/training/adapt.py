@@ -268,7 +268,8 @@ def _train(
         _updates_hash(task.start),
     )
     stages = with_precision(stages, run.precision())
-    fitted, best = loop.train(task.student, stages, objective, partial(score, validation), run, settings, key)
+    scoring = partial(score, validation)
+    fitted, best = loop.Training(task.student, stages, objective, scoring, run, settings, key).train()
     counts, teacher = stores.counts(recipe), task.teacher
     training: dict[str, Any] = {
         "recipe": recipe.describe(stages, ema=ema),

@@ -342,20 +342,6 @@ class Training(Generic[StageT]):
         self._run.save({**state, "good": self._good})
 
 
-def train(
-    net: nn.Module,
-    stages: Sequence[StageT],
-    objective: Callable[[nn.Module, StageT, int], Tensor],
-    score: Callable[[nn.Module], float],
-    run: Run,
-    settings: Settings,
-    identity: str,
-    part: Part = Part(),
-) -> tuple[nn.Module, float]:
-    """Train a network to the end and return its averaged weights at their best, with their score; as `Training`."""
-    return Training(net, stages, objective, score, run, settings, identity, part).train()
-
-
 def _optimiser(kind: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if kind == "soap":
         return Soap(parameters, lr=1.0)

@@ -183,7 +183,7 @@ class _Job:
         every, checkpoint = recipe.validate_every, recipe.checkpoint_every
         settings = loop.Settings(recipe.ema, recipe.clip, every, checkpoint, recipe.optimiser)
         steps = [sum(stage.iterations for stage in part.stages) for part in parts]
-        fitted, psnr = loop.train(
+        fitted, psnr = loop.Training(
             net,
             with_precision(recipe.stages, run.precision()),
             objective,
@@ -192,7 +192,7 @@ class _Job:
             settings,
             self._identity(number, store),
             loop.Part(number, sum(steps[:number]), sum(steps)),
-        )
+        ).train()
         model = span_torch.to_network(cast(span_torch.Span, fitted), {}, recipe.license)
         return span.with_range(model, span.SPAN_RANGE), psnr
 

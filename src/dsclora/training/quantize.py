@@ -129,7 +129,7 @@ def quantize(recipe: AdaptRecipe, base: Network, train: Path, valid: Path, run: 
     settings = loop.Settings(ema, recipe.clip, every, min(every, 200), recipe.optimiser, validate_first=True)
     key = identity(recipe.model_dump(), base.fingerprint, store.fingerprint(), pictures_hash(validation.pictures))
     objective = _objective(recipe, store, teacher)
-    fitted, best = loop.train(net, recipe.stages, objective, validation.score, run, settings, key)
+    fitted, best = loop.Training(net, recipe.stages, objective, validation.score, run, settings, key).train()
     result: dict[str, Any] = {"float": in_float, "calibrated": calibrated, "trained": best}
     training: dict[str, Any] = {
         "recipe": recipe.describe(ema=ema),

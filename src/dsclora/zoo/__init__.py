@@ -82,6 +82,19 @@ def parse_adapter(text: str) -> tuple[adapter.Adapter, float]:
     return load_adapter(name), strength
 
 
+def split_adapter(
+    name: str | None, added: Sequence[tuple[adapter.Adapter, float]] = ()
+) -> tuple[str | None, list[tuple[adapter.Adapter, float]]]:
+    """Put a bundled adapter that is named as the model before the others; its base is then named by none.
+
+    Raises:
+        UsageError, ModelError: as `parse_adapter`.
+    """
+    if name is not None and is_adapter_name(name):
+        return None, [parse_adapter(name), *added]
+    return name, list(added)
+
+
 def load_adapted(
     name: str | None, added: Sequence[tuple[adapter.Adapter, float]] = (), factor: float | None = None
 ) -> Network:
@@ -96,9 +109,7 @@ def load_adapted(
     Raises:
         UsageError, ModelError: as `parse_adapter`; the model is refused, or an adapter is of another base.
     """
-    added = list(added)
-    if name is not None and is_adapter_name(name):
-        added, name = [parse_adapter(name), *added], None
+    name, added = split_adapter(name, added)
     network = load(best_bundled(factor, added[0][0] if added else None) if name is None else name)
     return adapter.merge(network, added) if added else network
 
